@@ -1,0 +1,152 @@
+"""Row shapes: the spellings of a training row that the field's tools use, turned into one conversation.
+
+Known: OpenAI `messages`, ShareGPT `conversations`, Alpaca `instruction/input/output`, `prompt`/`completion`
+(also `question`/`answer`, `source`/`target`), plain `text` (with `label` for classification) and preference rows `chosen`/`rejected`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .content import ROLES, Message, Part
+
+_ROLE_OF = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "function": "tool",
+            "observation": "tool", "developer": "system"}  # fmt: skip
+_PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("source", "target"),
+          ("input", "output"), ("query", "response"))  # fmt: skip
+
+
+def read_row(fields: dict[str, Any]) -> tuple[tuple[Message, ...], dict[str, Any]]:
+    """The messages and the meta of a row of any known shape.
+
+    Raises ValueError with a sentence when the row has no known shape or holds a wrong type.
+    """
+    meta = dict(fields.get("meta") or {}) if isinstance(fields.get("meta"), dict) else {}
+    for name in ("label", "group", "id"):
+        if name in fields:
+            meta[name] = fields[name]
+    if "chosen" in fields and "rejected" in fields:
+        return _preference(fields, meta)
+    if "messages" in fields:
+        return example_messages(fields["messages"]), _with_rejected(fields, meta)
+    if "conversations" in fields:
+        turns = _list(fields["conversations"], "conversations")
+        system = fields.get("system")
+        head = [Message("system", (Part(text=_words(system, "system")),))] if system else []
+        return (*head, *example_messages(turns)), meta
+    if "instruction" in fields:
+        return _alpaca(fields), meta
+    for asked, told in _PAIRS:
+        if asked in fields and told in fields:
+            return _pair(fields.get("system"), fields[asked], fields[told]), meta
+    if "text" in fields:
+        text = _words(fields["text"], "text")
+        if "label" in fields:
+            return (Message("user", (Part(text=text),)), Message("assistant", (Part(text=str(fields["label"])),))), meta
+        return (Message("assistant", (Part(text=text),)),), meta
+    known = "messages, conversations, instruction/output, prompt/completion, text, chosen/rejected"
+    raise ValueError(f"unknown row shape with the keys {sorted(map(str, fields))[:8]}; known shapes: {known}")
+
+
+def example_messages(turns: Any) -> tuple[Message, ...]:
+    """OpenAI or ShareGPT turns as messages. Raises ValueError with a sentence."""
+    messages = []
+    for number, turn in enumerate(_list(turns, "messages")):
+        if not isinstance(turn, dict):
+            raise ValueError(f"turn {number} is {type(turn).__name__}, not an object with role and content")
+        role = turn.get("role") or turn.get("from")
+        role = _ROLE_OF.get(role, role) if isinstance(role, str) else role
+        if role not in ROLES:
+            raise ValueError(f"turn {number} has the role {role!r}; known roles: {', '.join(ROLES)}")
+        content = turn["content"] if "content" in turn else turn.get("value")
+        if isinstance(content, str):
+            messages.append(Message(role, (Part(text=content),)))
+        elif isinstance(content, list):
+            messages.append(Message(role, tuple(_part(p, number) for p in content)))
+        else:
+            raise ValueError(f"turn {number} has no words: content is {type(content).__name__}")
+    if not messages:
+        raise ValueError("the conversation is empty")
+    return tuple(messages)
+
+
+def _preference(fields: dict[str, Any], meta: dict[str, Any]) -> tuple[tuple[Message, ...], dict[str, Any]]:
+    chosen, rejected = fields["chosen"], fields["rejected"]
+    if isinstance(chosen, str):
+        prompt = fields.get("prompt", fields.get("question", fields.get("instruction")))
+        if isinstance(prompt, list):
+            head = example_messages(prompt)
+        else:
+            system = fields.get("system")
+            head = tuple(Message(r, (Part(text=_words(t, r)),)) for r, t in (("system", system), ("user", prompt)) if t)
+        good, bad = _words(chosen, "chosen"), _words(rejected, "rejected")
+        if not head:
+            raise ValueError("a preference row with plain `chosen` and `rejected` needs a `prompt`")
+        meta["rejected"] = Message("assistant", (Part(text=bad),))
+        return (*head, Message("assistant", (Part(text=good),))), meta
+    if isinstance(chosen, dict):
+        chosen, rejected = [chosen], [rejected]
+    head = example_messages(fields.get("prompt") or fields.get("messages") or fields.get("conversations") or []) if (
+        isinstance(fields.get("prompt") or fields.get("messages") or fields.get("conversations"), list)
+    ) else ()  # fmt: skip
+    good_turns, bad_turns = example_messages(chosen), example_messages(rejected)
+    meta["rejected"] = bad_turns[-1]
+    return (*head, *good_turns), meta
+
+
+def _with_rejected(fields: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
+    rejected = fields.get("rejected") or fields.get("rejected_response") or meta.get("rejected")
+    if isinstance(rejected, str):
+        meta["rejected"] = Message("assistant", (Part(text=rejected),))
+    elif isinstance(rejected, dict):
+        meta["rejected"] = example_messages([rejected])[0]
+    return meta
+
+
+def _alpaca(fields: dict[str, Any]) -> tuple[Message, ...]:
+    asked = _words(fields["instruction"], "instruction")
+    if fields.get("input"):
+        asked += "\n" + _words(fields["input"], "input")
+    told = fields.get("output", fields.get("response"))
+    turns: list[Any] = []
+    for old in fields.get("history") or []:
+        if not isinstance(old, list) or len(old) != 2:
+            raise ValueError("`history` must be a list of [question, answer] pairs")
+        turns += [("user", old[0]), ("assistant", old[1])]
+    turns += [("user", asked), ("assistant", told)]
+    system = fields.get("system")
+    return tuple(Message(r, (Part(text=_words(t, r)),)) for r, t in ([("system", system)] if system else []) + turns)
+
+
+def _pair(system: Any, asked: Any, told: Any) -> tuple[Message, ...]:
+    if isinstance(asked, list) and isinstance(told, list):
+        return (*example_messages(asked), *example_messages(told))
+    turns = ([("system", system)] if system else []) + [("user", asked), ("assistant", told)]
+    return tuple(Message(role, (Part(text=_words(text, role)),)) for role, text in turns)
+
+
+def _part(part: Any, number: int) -> Part:
+    if isinstance(part, str):
+        return Part(text=part)
+    if not isinstance(part, dict):
+        raise ValueError(f"turn {number} has a part that is {type(part).__name__}")
+    kind = part.get("type") or part.get("kind") or "text"
+    if kind == "text":
+        return Part(text=_words(part.get("text"), f"turn {number}"))
+    if not isinstance(part.get("path"), str):
+        raise ValueError(f"turn {number} has a part of kind {kind!r} without a path")
+    from pathlib import Path
+
+    return Part(kind=str(kind), text=str(part.get("text") or ""), path=Path(part["path"]))
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"`{name}` is {type(value).__name__}, not a list of turns")
+    return list(value)
+
+
+def _words(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"`{name}` is {type(value).__name__}, not words")
+    return value

@@ -1,0 +1,118 @@
+"""The small nouns: what a score, a verdict, a label and a modality are, and how long work tells of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .content import Message, Part
+from .data import Example
+from .model import Likelihood, Request
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A held-out example with what the model made of it. `answer` or `likelihood` is None when no metric needs it."""
+
+    example: Example
+    answer: Message | None = None
+    likelihood: Likelihood | None = None
+
+    @property
+    def said(self) -> str:
+        return self.answer.text if self.answer else ""
+
+    @property
+    def wanted(self) -> str:
+        return self.example.answer.text
+
+
+Pairs = Sequence[Judged]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a metric says of a whole set of answers. `each` has one value a row where that makes sense.
+
+    `low` and `high` bound a 95 % interval (bootstrap over rows); `signature` names library, version and settings so
+    that the figure can be compared; `higher_is_better` may be None for descriptive figures.
+    """
+
+    value: float
+    each: tuple[float, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    signature: str = ""
+    higher_is_better: bool | None = True
+    unit: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"value": self.value, "low": self.low, "high": self.high, "unit": self.unit,
+                "higher_is_better": self.higher_is_better, "signature": self.signature, "details": self.details}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A span [start, end) of a text that a guard objects to, and the rule that it breaks."""
+
+    rule: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a guard says. `action`: "allow", "redact" (replace the findings) or "block"."""
+
+    action: str = "allow"
+    findings: tuple[Finding, ...] = ()
+    reason: str = ""
+    replacement: str = "[{rule}]"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an output comes from: data hash → recipe hash → checkpoint hash, and what made it when (UTC, ISO 8601)."""
+
+    model: str = ""
+    data: str = ""
+    recipe: str = ""
+    checkpoint: str = ""
+    request_id: str = ""
+    time: str = ""
+    producer: str = "genwright"
+
+    def as_dict(self) -> dict[str, str]:
+        return dict(self.__dict__)
+
+
+@dataclass(frozen=True)
+class Modality:
+    """How a part of one kind is written to and read from a file."""
+
+    name: str
+    suffix: str
+    save: Callable[[Any, Path], Part]
+    read: Callable[[Part], Any]
+
+
+Ask = Callable[[Request], Iterator[Part]]  # how an app reaches a model: the hall hands it in
+
+
+class Tell:
+    """How long work tells of itself. This one is silent; doors hand in one that draws."""
+
+    def stage(self, title: str, total: float | None = None) -> None:
+        """A new stage begins; `total` is how many `advance` units it will take, if known."""
+
+    def advance(self, amount: float = 1, **facts: Any) -> None:
+        """Some of the stage is done; `facts` are figures to show beside the bar."""
+
+    def note(self, text: str) -> None:
+        """A line worth reading."""
+
+
+SILENT = Tell()
