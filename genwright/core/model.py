@@ -98,7 +98,7 @@ class Unlearnable(ValueError):
 
 @dataclass
 class Loss:
-    """A loss as a sum over `weight` (so that accumulation can divide once), with figures worth logging (already averaged)."""
+    """A loss as a sum over `weight`, so that accumulation can divide once; `logs` are figures already averaged."""
 
     total: Any
     weight: float

@@ -115,7 +115,7 @@ shelves: dict[str, Shelf] = {s.name: s for s in (
 
 @dataclass(frozen=True)
 class Chosen:
-    """A plugin and its settings, as named in a recipe. Call it to use it: `chosen(x)` is `module.gives(x, settings)`."""
+    """A plugin and its settings, as named in a recipe. Call it to use it: `chosen(x)` is `gives(x, settings)`."""
 
     shelf: str
     name: str

@@ -120,9 +120,8 @@ class Train(BaseModel):
 
 
 class ModelChoice(BaseModel):
-    """Which model to start from: a card's name, `hf:org/name`, a folder, a GGUF file, a run, or `config` for random weights.
-
-    Other keys are options of the engine.
+    """Which model to start from: a card's name, `hf:org/name`, a folder, a GGUF file, a run, or `config` for random
+    weights. Other keys are options of the engine.
     """
 
     model_config = _STRICT
@@ -234,7 +233,10 @@ class Recipe(BaseModel):
         note: Callable[[str], None] = lambda _: None,
     ) -> Recipe:  # fmt: skip
         """Check plain data. Raises RecipeError with all problems at once."""
-        plain, said = apply_aliases(dict(fields))
+        try:
+            plain, said = apply_aliases(dict(fields))
+        except ValueError as error:
+            raise RecipeError(where, [("aliases", str(error))]) from None
         for line in said:
             note(line)
         try:

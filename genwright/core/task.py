@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import Field
 
@@ -41,7 +42,7 @@ class Task:
     engine: str
     objective: str
     metrics: tuple[str, ...]
-    frame: Callable[[Example, TaskSettings], Example] = no_change
+    frame: Callable[[Example, Any], Example] = no_change
 
 
 def with_shots(example: Example, shots: Sequence[Example]) -> Example:

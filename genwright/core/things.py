@@ -50,8 +50,8 @@ class Score:
     details: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"value": self.value, "low": self.low, "high": self.high, "unit": self.unit,
-                "higher_is_better": self.higher_is_better, "signature": self.signature, "details": self.details}  # fmt: skip
+        fields = ("value", "low", "high", "unit", "higher_is_better", "signature", "details")
+        return {name: getattr(self, name) for name in fields}
 
 
 @dataclass(frozen=True)

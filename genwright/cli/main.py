@@ -1,0 +1,168 @@
+"""The command line: one command a verb; it parses, calls, shows, and turns errors into sentences and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+EXAMPLES = """examples:
+  genwright run recipes/text/shell_assistant.yaml      prepare, tune, evaluate, export
+  genwright chat runs/shell_assistant                  talk with the result
+  genwright serve runs/shell_assistant                 OpenAI's API on http://127.0.0.1:8484/v1
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0, or that of the error (core/errors.py), or 130 after ctrl-C."""
+    args = build_parser().parse_args(argv)
+    from genwright.core import GenwrightError
+
+    from . import commands
+    from .render import Screen
+
+    _quiet_libraries()
+    screen = Screen(as_json=args.json, quiet=args.quiet)
+    try:
+        result = getattr(commands, args.do)(args, screen)
+        screen.finish(result)
+        return int(result.get("exit_code", 0)) if isinstance(result, dict) else 0
+    except GenwrightError as error:
+        return _tell_error(screen, error)
+    except KeyboardInterrupt:
+        screen.finish({"error": "Interrupted"})
+        print("\nStopped. Nothing finished is lost: the same command goes on from here.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `genwright … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _tell_error(screen: Any, error: Any) -> int:
+    screen.finish(error.as_dict())
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  → {error.hint}", file=sys.stderr)
+    return int(error.exit_code)
+
+
+def _quiet_libraries() -> None:
+    """Libraries below us keep their banners and bars to themselves; what matters we say."""
+    for name, value in {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+                        "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}.items():  # fmt: skip
+        os.environ.setdefault(name, value)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands with their options; building it imports nothing heavy."""
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    shared.add_argument("--quiet", action="store_true", help="no progress")
+    parser = argparse.ArgumentParser(
+        "genwright", description="From your data to a deployed, safe generative product, on one machine.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    from genwright import __version__
+
+    parser.add_argument("--version", action="version", version=f"genwright {__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+
+    def command(name: str, text: str, *, into: Any = verbs, do: str = "") -> argparse.ArgumentParser:
+        one: argparse.ArgumentParser = into.add_parser(name, help=text, description=text, parents=[shared])
+        one.set_defaults(do=do or name)
+        return one
+
+    _recipe_commands(command)
+    _model_commands(command)
+    _inspection_commands(command, verbs)
+    return parser
+
+
+Command = Callable[..., argparse.ArgumentParser]
+
+
+def _recipe_commands(command: Command) -> None:
+    for name, text in (
+        ("run", "carry out a whole recipe: prepare, tune, evaluate, export; a second call redoes only what changed"),
+        ("prepare", "read, refine and split the recipe's data, and write the data report"),
+        ("tune", "prepare if needed, then tune; a killed one goes on where it was"),
+        ("search", "search hyper-parameters over the keys in the recipe's `search.space`"),
+    ):
+        one = command(name, text)
+        one.add_argument("recipe", help="a recipe file, or a run to redo")
+        one.add_argument("--out", metavar="FOLDER", help="where the run lives (default runs/NAME)")
+        one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key: train.epochs=3")
+        if name == "run":
+            one.add_argument("--until", choices=("prepare", "tune", "evaluate", "export"), default="export")
+    one = command("evaluate", "judge a run's model beside the model it came from, on the held-out rows")
+    one.add_argument("run", help="a run")
+    one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key: evaluate.max_rows=50")
+    one = command("export", "write a run's model in another format")
+    one.add_argument("run", help="a run")
+    one.add_argument("--format", action="append", default=[], metavar="NAME[:KEY=VALUE,…]", help="gguf:quantization=q4_0")
+    one.add_argument("--out", metavar="FOLDER", help="where to write (default RUN/exports)")
+    one = command("compare", "two runs side by side: what differs in the recipes, and in the scores")
+    one.add_argument("runs", nargs=2, metavar="RUN")
+
+
+def _model_commands(command: Command) -> None:
+    for name, text in (
+        ("generate", "one answer to one prompt (`-` reads it from standard input)"),
+        ("chat", "talk with a model in the terminal"),
+    ):
+        one = command(name, text)
+        one.add_argument("model", help="a run, card, folder, GGUF file or hf:org/name")
+        if name == "generate":
+            one.add_argument("prompt", help="what to ask; - is standard input")
+        else:
+            one.add_argument("--once", metavar="PROMPT", help="ask this, show the answer and leave")
+        one.add_argument("--system", default="", help="system message")
+        one.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer")
+        one.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)")
+        one.add_argument("--top-p", type=float, default=1.0, metavar="P", help="nucleus sampling")
+        one.add_argument("--seed", type=int, metavar="N", help="seed of the sampling")
+        one.add_argument("--choice", action="append", default=[], metavar="TEXT", help="the answer is one of these")
+        one.add_argument("--json-schema", metavar="FILE", help="the answer is JSON that validates against this schema")
+        one.add_argument("--guard", action="append", default=[], metavar="NAME", help="a guard besides the run's own")
+        one.add_argument("--engine", metavar="NAME", help="an engine instead of the one chosen for you")
+        if name == "generate":
+            one.add_argument("--out", metavar="FILE", help="write the labelled answer to a file")
+    one = command("serve", "serve a model by OpenAI's API, on this machine")
+    one.add_argument("model", help="a run, card, folder or GGUF file")
+    one.add_argument("--host", default="127.0.0.1", help="address (default 127.0.0.1)")
+    one.add_argument("--port", type=int, default=8484, help="port (default 8484)")
+    one.add_argument("--engine", metavar="NAME", help="an engine instead of the one chosen for you")
+
+
+def _inspection_commands(command: Command, verbs: Any) -> None:
+    recipe = verbs.add_parser("recipe", help="check, describe or explain recipes", description="Recipes.")
+    parts = recipe.add_subparsers(required=True, metavar="COMMAND")
+    one = command("check", "all problems of a recipe at once", into=parts, do="recipe_check")
+    one.add_argument("recipe", nargs="+")
+    one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    command("schema", "the JSON schema of recipes, for editors and forms", into=parts, do="recipe_schema")
+    one = command("explain", "what a key means, e.g. train.epochs or method.lora.rank", into=parts, do="recipe_explain")
+    one.add_argument("key")
+    models = verbs.add_parser("models", help="known models and datasets, by card", description="Cards and the store.")
+    parts = models.add_subparsers(required=True, metavar="COMMAND")
+    command("list", "every card, and what is already here", into=parts, do="models_list")
+    one = command("pull", "fetch a card's files and check their sha256", into=parts, do="models_pull")
+    one.add_argument("name")
+    one.add_argument("--accept", action="store_true", help="accept the licence of a card that asks for it")
+    one.add_argument("--from", dest="from_file", metavar="FILE", help="take the file from here instead of fetching it")
+    one = command("show", "what is known about a model or dataset", into=parts, do="models_show")
+    one.add_argument("name")
+    one = command("rm", "remove a card's files from the store", into=parts, do="models_rm")
+    one.add_argument("name")
+    one = command("plugins", "what is on the shelves")
+    one.add_argument("shelf", nargs="?", help="one shelf, e.g. metrics")
+    one.add_argument("name", nargs="?", help="one plugin: its options")
+    one = command("ledger", "check the chain of the ledger of answers")
+    one.add_argument("file", nargs="?", help="a ledger (default: yours)")
+    command("doctor", "what this machine has, and what is missing for what")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
