@@ -3,39 +3,68 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import UsageError
+from .errors import ModelError, UsageError
+from .home import store
 from .plugin import did_you_mean, sentences
 
 FOLDER = Path(__file__).parent.parent / "cards"
+_SCHEMES = ("pypi:", "npm:", "hf:", "file:", "https:")
+
+
+def _source(text: str) -> str:
+    if not text.startswith(_SCHEMES):
+        raise ValueError(f"{text!r} must begin with one of {', '.join(_SCHEMES)}")
+    if (text.startswith("pypi:") and "==" not in text) or (text.startswith(("npm:", "hf:")) and "@" not in text[5:]):
+        raise ValueError(f"{text!r} must name its version: pypi:name==1.0, npm:name@1.0, hf:org/name@revision#file")
+    return text
+
+
+Source = Annotated[str, AfterValidator(_source)]
 
 
 class CardFile(BaseModel):
     """One file of a card: the sources that may answer, in order, and what must arrive.
 
     Sources: `pypi:name==version#path/in/wheel`, `npm:name@version#path/in/package`, `hf:org/name@revision#path`,
-    `file:/absolute/path`, `https://…`. Without `#path` the whole archive is the file. `parts` are concatenated.
+    `file:/absolute/path`, `https://…`. Without `#path` the whole archive is the file. A file that comes in pieces has
+    `parts` instead: a list of source lists whose contents, one after the other, are the file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="File name in the store")
+    name: str = Field(description="File name in the store; it may hold folders")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size: int = Field(ge=1, description="Bytes")
-    sources: tuple[str, ...] = Field(min_length=1)
+    sources: tuple[Source, ...] = Field((), description="Where to get it, best first")
+    parts: tuple[tuple[Source, ...], ...] = Field((), description="Where to get each piece of it, in order")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> CardFile:
+        if bool(self.sources) == bool(self.parts) or not all(self.parts):
+            raise ValueError("needs `sources`, or `parts` with a source each")
+        path = PurePosixPath(self.name)
+        if path.is_absolute() or ".." in path.parts or "\\" in self.name or not path.parts:
+            raise ValueError(f"the name {self.name!r} leads out of the store")
+        return self
+
+    @property
+    def pieces(self) -> tuple[tuple[str, ...], ...]:
+        """The sources of each piece: one piece when the file comes whole."""
+        return self.parts or (self.sources,)
 
 
 class Card(BaseModel):
-    """What is known about a model or a dataset. `read` is a source choice (datasets), `abilities` are tasks (models)."""
+    """What is known about a model or a dataset. `read` is a source choice (of a dataset), `abilities` tasks (of a model)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     kind: Literal["model", "dataset"]
     title: str
     licence: str = Field(description="SPDX identifier, or the name of the terms")
@@ -47,7 +76,7 @@ class Card(BaseModel):
     facts: str = Field("", description="What it can and cannot do, measured")
     format: Literal["gguf", "hf", "files"] = "files"
     engine: str = Field("", description="Engine that tunes it; the machine chooses the one that serves it")
-    abilities: tuple[str, ...] = ()
+    abilities: tuple[str, ...] = Field((), description="Tasks that `engine` does with it")
     files: tuple[CardFile, ...] = Field(min_length=1)
     read: dict[str, Any] = Field(
         {}, description="For datasets: a source choice; `path` is filled in with the fetched file"
@@ -56,6 +85,28 @@ class Card(BaseModel):
     @property
     def size(self) -> int:
         return sum(file.size for file in self.files)
+
+    @property
+    def folder(self) -> Path:
+        """Where the store keeps its files, fetched or not."""
+        return store() / "cards" / self.name
+
+    @property
+    def path(self) -> Path:
+        """The first file in the store. Raises ModelError when it has not been fetched.
+
+        What is read from it as weights is opened through `verbs/models.py`, which checks its sha256.
+        """
+        path = self.folder / self.files[0].name
+        if not path.is_file():
+            raise ModelError(f"{self.title} has not been fetched.", f"Run `genwright models pull {self.name}`.")
+        return path
+
+    @property
+    def is_here(self) -> bool:
+        """All files lie in the store with their right sizes (their hashes are checked when they are opened)."""
+        paths = [(self.folder / file.name, file.size) for file in self.files]
+        return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 
 
 @cache
@@ -70,7 +121,13 @@ def find_card(name: str) -> Card:
     if path is None or not path.is_file():
         raise UsageError(f"There is no card {name!r}. {did_you_mean(name, cards())}", "See `genwright models list`.")
     try:
-        return Card(**({"name": path.stem} | yaml.safe_load(path.read_text(encoding="utf-8"))))
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"The card {path} is not YAML: {error}") from None
+    if not isinstance(fields, dict):
+        raise UsageError(f"The card {path} is not right: it is no mapping of keys to values.")
+    try:
+        return Card(**({"name": path.stem} | fields))
     except ValidationError as error:
         problems = "; ".join(f"{p}: {s}" for p, s in sentences(error, Card))
         raise UsageError(f"The card {path} is not right: {problems}") from None

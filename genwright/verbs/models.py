@@ -1,0 +1,322 @@
+"""Models: find what a name means, fetch it by its card, check its hash, and open it with the engine that suits.
+
+A model is named by a card (`smollm2-135m-instruct`), a run's folder, a folder in Hugging Face's layout, a `.gguf` file
+or `hf:org/name@revision`. Weights are safetensors or GGUF. Each file is read whole for its sha256 when a process first
+opens it (about 1.5 GB/s), and again when its size, time or inode changes. A card's file must have the card's hash, a
+model folder's files those of its `SHA256SUMS` where it has one (`seal` writes it).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from genwright.core.card import Card, cards, find_card
+from genwright.core.errors import MissingExtra, ModelError, UsageError
+from genwright.core.model import Model
+from genwright.core.plugin import Chosen, choose, did_you_mean, shelves
+from genwright.core.recipe import ModelChoice
+from genwright.core.run import Run, write_text
+from genwright.core.things import SILENT, Tell
+from genwright.trust.fetch import Accept, fetch, is_accepted, note_acceptance, sha256_of
+from genwright.trust.weights import PICKLES, check_weights, weights_in
+
+SUMS = "SHA256SUMS"
+_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "LICENSE*", "README.md"]
+
+
+@dataclass(frozen=True)
+class Located:
+    """What a name means on this machine: `path` is what an engine loads (for a run, its `model` folder).
+
+    `sha256` is that of the weights file, or of the list of several. `source` is what was asked for.
+    """
+
+    path: Path
+    kind: Literal["run", "hf", "gguf"]
+    card: Card | None
+    sha256: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A card as `models list` shows it."""
+
+    card: Card
+    is_here: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        card = self.card
+        return {"name": card.name, "kind": card.kind, "title": card.title, "here": self.is_here, "bytes": card.size,
+                "licence": card.licence, "must_accept": card.must_accept, "languages": list(card.languages),
+                "abilities": list(card.abilities)}  # fmt: skip
+
+
+def pull(card: Card | str, *, accept: Accept = False, tell: Tell = SILENT, given: Path | None = None) -> Path:
+    """Fetch a card's files; returns their folder in the store. What is there already is checked and kept.
+
+    `accept` says yes to terms that must be accepted, or is asked with the card. `given` is a file brought by hand.
+    Raises UsageError (no such card, terms not accepted) or ModelError (nothing answered, wrong hash, disk full …).
+    """
+    card = find_card(card) if isinstance(card, str) else card
+    if not is_accepted(card):
+        if not (accept(card) if callable(accept) else accept):
+            raise UsageError(
+                f"{card.title} comes under {card.licence}, which you must accept first: {card.licence_url}",
+                f"Read it, then run `genwright models pull {card.name} --accept`.",
+            )
+        note_acceptance(card)
+    if not card.is_here:
+        tell.note(f"{card.title}: {card.licence}. {card.notice}".strip())
+    return fetch(card, tell=tell, given=given)
+
+
+def list_models() -> list[Known]:
+    """All cards, models first, and whether their files are here."""
+    known = [find_card(name) for name in cards()]
+    return [Known(card, card.is_here) for card in sorted(known, key=lambda c: (c.kind != "model", c.name))]
+
+
+def show(name: str) -> dict[str, Any]:
+    """All that is known of a card, of a run or of any other model that is here."""
+    if name in cards() or name.endswith((".yaml", ".yml")):
+        card = find_card(name)
+        return card.model_dump(mode="json") | {"here": card.is_here, "folder": str(card.folder), "bytes": card.size}
+    found = locate(name, may_fetch=False)
+    return {"name": name, "kind": found.kind, "path": str(found.path), "sha256": found.sha256} | _config(found.path)
+
+
+def remove(name: str) -> int:
+    """Remove a card's files from the store; returns the bytes freed."""
+    card = find_card(name)
+    freed = sum(path.stat().st_size for path in card.folder.rglob("*") if path.is_file()) if card.folder.is_dir() else 0
+    shutil.rmtree(card.folder, ignore_errors=True)
+    return freed
+
+
+def locate(ref: str, *, may_fetch: bool = True, accept: Accept = False, tell: Tell = SILENT) -> Located:
+    """What `ref` means, with its weights checked. A card that is not here yet is fetched when `may_fetch`.
+
+    Raises UsageError when nothing has that name (did you mean …), ModelError when it is broken, altered or a pickle.
+    """
+    path = Path(ref).expanduser()
+    if ref.startswith("hf:"):
+        return _folder(_from_hub(ref[3:], may_fetch, tell), ref)
+    if ref in cards() or (ref.endswith((".yaml", ".yml")) and path.is_file()):
+        return _card(find_card(ref), may_fetch, accept, tell)
+    if path.is_dir():
+        return _folder(path, ref)
+    if path.is_file():
+        check_weights(path)
+        if path.suffix != ".gguf":
+            raise ModelError(
+                f"{path} holds weights without the words that belong to them.",
+                "Name the folder that it lies in, with config.json and the tokenizer.",
+            )
+        return Located(path, "gguf", None, sha256_of(path), ref)
+    if path.suffix in PICKLES or path.suffix in (".gguf", ".safetensors") or "/" in ref:
+        raise UsageError(f"There is no model at {ref}.", "Name a card, a run, a folder, a .gguf file or hf:org/name.")
+    names = [name for name in cards() if find_card(name).kind == "model"]
+    raise UsageError(f"There is no model {ref!r}. {did_you_mean(ref, names)}", "See `genwright models list`.")
+
+
+def open_model(
+    choice: ModelChoice | str,
+    *,
+    task: Chosen | None = None,
+    purpose: Literal["tune", "answer"] = "answer",
+    seed: int = 0,
+    texts: Sequence[str] | None = None,
+    accept: Accept = False,
+    tell: Tell = SILENT,
+) -> Model:
+    """Find the model and load it with the engine that suits the purpose.
+
+    An engine named in the choice is used. Otherwise a run keeps its own; a card's engine does the tasks that the card
+    says it can; else the folder's config.json or the task decides. To answer, a GGUF file goes to the `gguf` engine,
+    and so does a run that was exported to GGUF after it was tuned. `texts` are what a tokenizer is made from when the
+    weights are random. Raises UsageError for wrong options, ModelError when loading fails.
+    """
+    choice = ModelChoice(source=choice) if isinstance(choice, str) else choice
+    found = locate(choice.source, accept=accept, tell=tell) if choice.source and not _is_remote(choice) else None
+    if found and purpose == "answer" and choice.engine is None:
+        found = _exported(found)
+    engine = choice.engine or _engine(found, task, purpose)
+    options = choice.options if found or not choice.source else {"model": choice.source, **choice.options}
+    chosen = _chosen(engine, options)
+    more: dict[str, Any] = {"texts": texts} if "texts" in inspect.signature(chosen.thing).parameters else {}
+    model: Model = chosen.thing(found.path if found else None, chosen.settings, seed=seed, **more)
+    if not getattr(model, "base_reference", None):
+        reference = {"source": choice.source or "", "path": str(found.path) if found else "", "sha256": ""}
+        model.base_reference = reference | ({"sha256": found.sha256} if found else {})  # type: ignore[attr-defined]
+    return model
+
+
+def seal(folder: Path) -> dict[str, str]:
+    """Write SHA256SUMS for the weights of a model folder, so that a flipped bit is noticed at the next loading."""
+    sums = {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}
+    write_text(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+    return sums
+
+
+# -- finding ---------------------------------------------------------------------------------------------------------
+
+
+def _card(card: Card, may_fetch: bool, accept: Accept, tell: Tell) -> Located:
+    if card.kind != "model":
+        raise UsageError(f"{card.name} is a dataset, not a model.", f"Use it as `data: {card.name}`.")
+    if not card.is_here:
+        if not may_fetch:
+            raise ModelError(f"{card.title} has not been fetched.", f"Run `genwright models pull {card.name}`.")
+        pull(card, accept=accept, tell=tell)
+    for file in card.files:
+        got = sha256_of(card.folder / file.name)
+        if got != file.sha256:
+            raise ModelError(
+                f"{card.folder / file.name} has been altered: expected sha256 {file.sha256}, got {got}.",
+                f"Run `genwright models pull {card.name}` to fetch it again.",
+            )
+    if card.format == "hf":
+        weights_in(card.folder)
+        return Located(card.folder, "hf", card, _together([f.sha256 for f in card.files]), card.name)
+    path = card.folder / card.files[0].name
+    check_weights(path)
+    return Located(path, "gguf", card, card.files[0].sha256, card.name)
+
+
+def _folder(path: Path, ref: str) -> Located:
+    """A run, a run's model folder, or a folder in Hugging Face's layout."""
+    if Run.is_run(path):
+        if not (path / "model").is_dir():
+            raise ModelError(f"The run {path} has no model yet.", f"Tune it: `genwright run {path / 'recipe.yaml'}`.")
+        path = path / "model"
+    if not any((path / name).is_file() for name in ("genwright.json", "config.json", "adapter_config.json")):
+        ggufs = sorted(path.glob("*.gguf"))
+        if len(ggufs) == 1:
+            return locate(str(ggufs[0]))
+        raise ModelError(f"{path} is neither a run nor a model folder.", "A model folder holds a config.json.")
+    files = weights_in(path)
+    sums = {file.name: sha256_of(file) for file in files}
+    if (path / SUMS).is_file():
+        _compare(path, sums)
+    kind: Literal["run", "hf"] = "run" if (path / "genwright.json").is_file() else "hf"
+    return Located(path, kind, None, _together(list(sums.values())), ref)
+
+
+def _compare(folder: Path, sums: dict[str, str]) -> None:
+    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        if sums.get(name) != digest:
+            got = sums.get(name, "no such file")
+            raise ModelError(
+                f"{folder / name} has been altered: expected sha256 {digest}, got {got}.",
+                "Restore the file, or tune again; a checkpoint of the run may still be sound.",
+            )
+
+
+def _together(digests: list[str]) -> str:
+    """The sha256 of one file, or that of the list of several."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _from_hub(place: str, may_fetch: bool, tell: Tell) -> Path:
+    """The folder of `org/name@revision` in the hub's own cache; safetensors and words only, no code, no pickle."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise MissingExtra("huggingface_hub", "text")
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name, _, revision = place.partition("@")
+    more: dict[str, Any] = {"revision": revision or None, "allow_patterns": _HUB_FILES}
+    try:
+        return Path(snapshot_download(name, local_files_only=True, **more))
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise UsageError(f"hf:{place} is no name of a model: {error}", "Write hf:org/name@revision.") from None
+    if not may_fetch:
+        raise ModelError(f"hf:{place} is not on this machine.", "It is fetched when it is used with network access.")
+    tell.note(f"Fetching {place} from the model hub.")
+    try:
+        return Path(snapshot_download(name, **more))
+    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+        raise ModelError(
+            f"hf:{place} could not be fetched from the model hub: {' '.join(str(error).split())[:200]}",
+            "Check the name and the network; or fetch the folder elsewhere and name its path.",
+        ) from None
+
+
+# -- choosing the engine ---------------------------------------------------------------------------------------------
+
+
+def _is_remote(choice: ModelChoice) -> bool:
+    """The source is a name that only the engine understands (a model of an upstream), not something on this machine."""
+    return choice.engine is not None and bool(getattr(shelves["engines"].load(choice.engine), "remote", False))
+
+
+def _engine(found: Located | None, task: Chosen | None, purpose: str) -> str:
+    wanted: str = task.thing.engine if task else ""
+    if found is None:
+        return wanted or "causal_lm"
+    if purpose == "answer" and found.kind == "gguf":
+        return "gguf"
+    if found.kind == "run":
+        return str(_config(found.path).get("engine") or wanted or "causal_lm")
+    if found.card and found.card.engine and (task is None or task.name in found.card.abilities):
+        return found.card.engine
+    return wanted or _engine_of_config(found)
+
+
+def _engine_of_config(found: Located) -> str:
+    config = _config(found.path)
+    names = " ".join(config.get("architectures") or [])
+    if config.get("is_encoder_decoder"):
+        return "seq2seq"
+    return "encoder" if "MaskedLM" in names or "Classification" in names else "causal_lm"
+
+
+def _exported(found: Located) -> Located:
+    """The GGUF export of a run in place of its model folder, when there is one that is newer than the model."""
+    made = found.path / "genwright.json"
+    if found.kind != "run" or not made.is_file():
+        return found
+    exports = [
+        path
+        for path in sorted((found.path.parent / "exports" / "gguf").glob("*.gguf"))
+        if path.stat().st_mtime_ns >= made.stat().st_mtime_ns
+    ]
+    if not exports:
+        return found
+    best = max(exports, key=lambda path: ("q8_0" in path.name.lower(), path.stat().st_mtime_ns))
+    check_weights(best)
+    return Located(best, "gguf", None, sha256_of(best), found.source)
+
+
+def _chosen(engine: str, options: dict[str, Any]) -> Chosen:
+    try:
+        return choose("engines", {"name": engine, **options})
+    except ValueError as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"The options of the engine {engine!r} are not right: {error}") from None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    for name in ("genwright.json", "config.json"):
+        file = path / name if path.is_dir() else path.parent / name
+        if path.is_dir() and file.is_file():
+            try:
+                found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ModelError(f"{file} is not JSON: {error}", "Restore the file.") from None
+            return found
+    return {}
