@@ -98,10 +98,14 @@ def _recipe_commands(command: Command) -> None:
             one.add_argument("--until", choices=("prepare", "tune", "evaluate", "export"), default="export")
     one = command("evaluate", "judge a run's model beside the model it came from, on the held-out rows")
     one.add_argument("run", help="a run")
-    one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key: evaluate.max_rows=50")
+    one.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key: evaluate.max_rows=50"
+    )
     one = command("export", "write a run's model in another format")
     one.add_argument("run", help="a run")
-    one.add_argument("--format", action="append", default=[], metavar="NAME[:KEY=VALUE,…]", help="gguf:quantization=q4_0")
+    one.add_argument(
+        "--format", action="append", default=[], metavar="NAME[:KEY=VALUE,…]", help="gguf:quantization=q4_0"
+    )
     one.add_argument("--out", metavar="FOLDER", help="where to write (default RUN/exports)")
     one = command("compare", "two runs side by side: what differs in the recipes, and in the scores")
     one.add_argument("runs", nargs=2, metavar="RUN")
