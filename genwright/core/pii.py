@@ -178,59 +178,6 @@ _PROVINCES = frozenset(
     for first, last in ((11, 15), (21, 23), (31, 37), (41, 46), (50, 54), (61, 65), (71, 71), (81, 82), (91, 91))
     for code in range(first, last + 1)
 )
-_DOUBLED)))
-    return total % 10 == 0 and len(set(digits)) > 1
-
-
-def _iban(candidate: str) -> int:
-    """ISO 13616: the country's length, and the rearranged number mod 97 is 1."""
-    size, kept, seen = _IBAN_SIZES.get(candidate[:2], 0), 0, 0
-    for kept, character in enumerate(candidate, 1):  # noqa: B007
-        seen += character != " "
-        if seen == size:
-            break
-    number = candidate[:kept].replace(" ", "")
-    if not size or len(number) != size:
-        return 0
-    return kept if int("".join(str(int(c, 36)) for c in number[4:] + number[:4])) % 97 == 1 else 0
-
-
-def _ip(candidate: str) -> int:
-    try:
-        address = ip_address(candidate)
-    except ValueError:
-        return 0
-    if address.version == 6 and sum(bool(g) for g in candidate.split(":")) < 3:
-        return 0  # `a::b` is more often code than an address
-    return 0 if address.is_loopback or address.is_unspecified else len(candidate)
-
-
-def _plate(candidate: str) -> int:
-    return len(candidate) if sum(c.isdigit() for c in candidate) >= 2 else 0
-
-
-# -- the kinds ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """A pattern without nested or overlapping repeats (its time is linear), and a check of what it finds."""
-
-    pattern: re.Pattern[str]
-    check: Callable[[str], int] = _whole
-    hint: str = ""  # a text without it has none of the kind; empty: a text without digits has none
-    within: bool = False  # only the group named `only` is personal data, where there is one
-
-
-_DIGIT = re.compile("[0-9]")
-_FREE = r"(?<![0-9A-Za-z])"  # what may not stand before and after a number; \b would see no edge beside a Chinese word
-_DONE = r"(?![0-9A-Za-z])"
-_NO_FRACTION = r"(?<![0-9][.,])"
-_PROVINCES = frozenset(
-    """
-        11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 61 62 63 64 65 71 81 82 83 91
-    """.split()
-)
 _DOUBLED = str.maketrans("0123456789", "0246813579")
 _ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _CREDIT_ALPHABET = "0123456789ABCDEFGHJKLMNPQRTUWXY"
@@ -250,7 +197,7 @@ _IBAN_LENGTHS = """
 _IBAN_SIZES = {entry[:2]: int(entry[2:]) for entry in _IBAN_LENGTHS.split()}
 _EMAIL = r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,8}\.[A-Za-z]{2,24}"
 _MOBILE = r"(?:\+?86[ -]?|\(\+?86\) ?)?(?:1[3-9][0-9]([ .-]?)[0-9]{4}\1[0-9]{4}|1 [3-9](?: [0-9]){9}(?! [0-9]))"
-_LANDLINE = r"(?:\(0[0-9]{2,3}\) ?|0[0-9]{2,3}[ -])[0-9]{3,4}[ -]?[0-9]{4}"
+_LANDLINE = r"(?:\(0[1-9][0-9]{1,2}\) ?|0[1-9][0-9]{1,2}[ -])[0-9]{3,4}[ -]?[0-9]{4}"
 _AMERICAN = r"(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[.-])[2-9][0-9]{2}[.-][0-9]{4}"
 _WORLD = r"\+[1-9](?:[ .()-]{0,2}[0-9]){7,14}"
 _CARD = (

@@ -1,5 +1,6 @@
 """Personal data is found where it is, numbers that only look like it stay, and no text makes the search slow."""
 
+import itertools
 import random
 import time
 
@@ -24,7 +25,7 @@ FOUND = [
     ("card 4111111111111111.", "bank_card", "4111111111111111"),
     ("card 4111 1111 1111 1111 123", "bank_card", "4111 1111 1111 1111"),
     ("amex 3782-822463-10005", "bank_card", "3782-822463-10005"),
-    ("卡号6222021234567890128", "bank_card", None),
+    ("卡号6222021234567890128", "bank_card", "6222021234567890128"),
     ("DE89 3704 0044 0532 0130 00 IS MINE", "iban", "DE89 3704 0044 0532 0130 00"),
     ("GB82WEST12345698765432", "iban", "GB82WEST12345698765432"),
     ("我的手机13812345678。", "phone", "13812345678"),
@@ -54,7 +55,8 @@ def test_each_kind_is_found_and_a_wrong_check_digit_is_not(text, kind, span):
     "text",
     [
         "order 202301011230456789", "110101199003078516", "4111111111111112", "1 3 5 7 9 11 13 15 17 19 21",
-        "3.1415926535897931", "at 12:34:56", "v1.2.3.4.5", "127.0.0.1", "std::vector a::b", "DE89 3704 0044 0532 0130 01",
+        "3.1415926535897931", "at 12:34:56", "v1.2.3.4.5", "127.0.0.1", "std::vector a::b",
+        "DE89 3704 0044 0532 0130 01",
         "91350100M000100Y44", "2024-01-02 13:14", "ISBN 978-3-16-148410-0", "x@y", "the year 2023 and 1,234,567,890",
         "000-12-3456", "新A股上涨", "",
     ],
@@ -67,7 +69,7 @@ def test_spans_never_overlap_and_come_in_order():
     text = "13812345678 110101199003078515 a@b.com 4111111111111111 192.168.1.20"
     found = find_pii(text)
     assert [f.rule for f in found] == ["phone", "id_card", "email", "bank_card", "ip"]
-    assert all(a.end <= b.start for a, b in zip(found, found[1:], strict=False))
+    assert all(a.end <= b.start for a, b in itertools.pairwise(found))
 
 
 def test_kinds_narrow_the_search_and_unknown_ones_are_named():
