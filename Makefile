@@ -1,0 +1,50 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each sets everything up first.
+
+PYTHON ?= python3
+# The CPU build is all that Genwright needs. Where the plain registry's build brings gigabytes of CUDA that you do not
+# want, point TORCH_INDEX at PyTorch's index of CPU builds, or install torch into .venv yourself beforehand.
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+RECIPE := recipes/text/aws_assistant.yaml
+RUN := runs/aws_assistant
+ASK := "List all objects in the bucket my-photos"
+
+.PHONY: demo test check lint types docs setup clean
+
+demo: setup  ## your data to a served model: the whole product in a few minutes
+	$(BIN)/genwright run $(RECIPE) --out $(RUN)
+	@if [ -t 0 ] && [ -t 1 ]; then $(BIN)/genwright chat $(RUN); else \
+	  echo; echo "> "$(ASK); $(BIN)/genwright chat $(RUN) --once $(ASK); fi
+	@echo; echo "Next: $(BIN)/genwright serve $(RUN)   — OpenAI's API on http://127.0.0.1:8484/v1"
+
+test: setup  ## all tests, on real weights too
+	$(BIN)/genwright models pull smollm2-135m-instruct
+	GENWRIGHT_TEST_WEIGHTS=1 $(BIN)/python -m pytest
+
+check: lint types test docs  ## what CI asks
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+docs: setup  ## the reference page is a generated copy; this says when it is stale
+	$(BIN)/python -m genwright.cli.reference --check docs/reference.md
+
+setup: $(VENV)/.ready
+
+# torch comes first and alone, so that nothing else decides which build arrives; the rest is pinned by hash.
+$(VENV)/.ready: pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Genwright needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(BIN)/python -m pip install --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build dist
