@@ -186,31 +186,28 @@ def recipe_explain(args: Namespace, screen: Screen) -> dict[str, Any]:
 def models_list(args: Namespace, screen: Screen) -> dict[str, Any]:
     from genwright.verbs.models import list_models
 
-    rows = list_models()
-    screen.table(
-        ("name", "kind", "size", "here", "licence", "languages"),
-        [
-            (
-                r["name"],
-                r["kind"],
-                size(r["size"]),
-                "yes" if r["here"] else "no",
-                r["licence"],
-                " ".join(r["languages"]),
-            )
-            for r in rows
-        ],
-    )
-    return {"models": rows}
+    known = list_models()
+    rows = [(k.card.name, k.card.kind, size(k.card.size), "yes" if k.is_here else "no", k.card.licence,
+             " ".join(k.card.languages)) for k in known]  # fmt: skip
+    screen.table(("name", "kind", "size", "here", "licence", "languages"), rows)
+    return {"models": [k.card.model_dump(mode="json") | {"here": k.is_here, "bytes": k.card.size} for k in known]}
 
 
 def models_pull(args: Namespace, screen: Screen) -> dict[str, Any]:
     from genwright.verbs.models import pull
 
-    more = {"from_file": Path(args.from_file)} if args.from_file else {}
-    path = pull(args.name, accept=args.accept, tell=screen.tell, **more)
+    given = Path(args.from_file) if args.from_file else None
+    path = pull(args.name, accept=args.accept or _ask_licence, given=given, tell=screen.tell)
     screen.say(str(path))
     return {"name": args.name, "path": str(path)}
+
+
+def _ask_licence(card: Any) -> bool:
+    """Show the terms of a card that asks for it; without a terminal nobody can accept."""
+    if not sys.stdin.isatty():
+        return False
+    print(f"{card.title}: {card.licence} {card.licence_url}\n{card.notice}", file=sys.stderr)
+    return input("Do you accept these terms? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def models_show(args: Namespace, screen: Screen) -> dict[str, Any]:

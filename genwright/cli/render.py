@@ -69,8 +69,9 @@ class Bars(Tell):
 
     def advance(self, amount: float = 1, **facts: Any) -> None:
         if self.task is not None:
-            more = {"facts": escape(_facts(facts))} if facts else {}
-            self.progress.update(self.task, advance=amount, **more)
+            self.progress.update(self.task, advance=amount)
+            if facts:
+                self.progress.update(self.task, facts=escape(_facts(facts)))
 
     def note(self, text: str) -> None:
         self.progress.console.print(escape(text), style="dim")
@@ -90,7 +91,8 @@ class Lines(Tell):
     """Progress where there is no terminal: a line a stage, and one every ten seconds of a long one."""
 
     def __init__(self) -> None:
-        self.title, self.total, self.done = "", None, 0.0
+        self.title, self.done = "", 0.0
+        self.total: float | None = None
         self.began = self.last = time.monotonic()
 
     def stage(self, title: str, total: float | None = None) -> None:
