@@ -105,9 +105,9 @@ def embed(model: nn.Module, tokens: Tensor) -> Tensor:
 
 
 def learned_prompt(model: nn.Module) -> tuple[Tensor | None, Prefix | None]:
-    """(virtual embeddings, prefix) of a PEFT prompt-learning adapter; (None, None) for anything else."""
+    """(virtual embeddings, prefix) of a PEFT prompt-learning adapter; (None, None) without one, or when it is off."""
     config = getattr(model, "active_peft_config", None)
-    if config is None or not config.is_prompt_learning:
+    if config is None or not config.is_prompt_learning or getattr(model, "_adapters_disabled", False):
         return None, None
     prompt = model.get_prompt(batch_size=1)  # type: ignore[operator]
     if isinstance(prompt, Tensor):
