@@ -11,7 +11,7 @@ RECIPE := recipes/text/aws_assistant.yaml
 RUN := runs/aws_assistant
 ASK := "List all objects in the bucket my-photos"
 
-.PHONY: demo test check lint types docs setup clean
+.PHONY: demo test check lint types docs setup clean lock
 
 demo: setup  ## your data to a served model: the whole product in a few minutes
 	$(BIN)/genwright run $(RECIPE) --out $(RUN)
@@ -48,3 +48,9 @@ $(VENV)/.ready: pyproject.toml requirements.lock
 
 clean:
 	rm -rf $(VENV) runs build dist
+
+lock:  ## pin everything but torch, with hashes, for every platform
+	echo "torch ; python_version < '3'" > build-overrides.txt
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-annotate --override build-overrides.txt --quiet --output-file requirements.lock
+	rm build-overrides.txt
