@@ -1,11 +1,14 @@
 """Row shapes: the spellings of a training row that the field's tools use, turned into one conversation.
 
 Known: OpenAI `messages`, ShareGPT `conversations`, Alpaca `instruction/input/output`, `prompt`/`completion`
-(also `question`/`answer`, `source`/`target`), plain `text` (with `label` for classification) and preference rows `chosen`/`rejected`.
+(also `question`/`answer`, `source`/`target`), plain `text` (with `label` for classification) and preference rows
+`chosen`/`rejected`. `images` and `audios` are put where `<image>` and `<audio>` stand in the words.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from .content import ROLES, Message, Part
@@ -14,6 +17,7 @@ _ROLE_OF = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "a
             "observation": "tool", "developer": "system"}  # fmt: skip
 _PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("source", "target"),
           ("input", "output"), ("query", "response"))  # fmt: skip
+_FILES = {"images": "image", "image": "image", "audios": "audio", "audio": "audio"}
 
 
 def read_row(fields: dict[str, Any]) -> tuple[tuple[Message, ...], dict[str, Any]]:
@@ -21,10 +25,18 @@ def read_row(fields: dict[str, Any]) -> tuple[tuple[Message, ...], dict[str, Any
 
     Raises ValueError with a sentence when the row has no known shape or holds a wrong type.
     """
-    meta = dict(fields.get("meta") or {}) if isinstance(fields.get("meta"), dict) else {}
+    meta = fields.get("meta")
+    meta = dict(meta) if isinstance(meta, dict) else {}
     for name in ("label", "group", "id"):
         if name in fields:
             meta[name] = fields[name]
+    messages, meta = _shaped(fields, meta)
+    if not _FILES.keys().isdisjoint(fields):
+        messages = _with_files(messages, fields)
+    return messages, meta
+
+
+def _shaped(fields: dict[str, Any], meta: dict[str, Any]) -> tuple[tuple[Message, ...], dict[str, Any]]:
     if "chosen" in fields and "rejected" in fields:
         return _preference(fields, meta)
     if "messages" in fields:
@@ -60,7 +72,7 @@ def example_messages(turns: Any) -> tuple[Message, ...]:
             raise ValueError(f"turn {number} has the role {role!r}; known roles: {', '.join(ROLES)}")
         content = turn["content"] if "content" in turn else turn.get("value")
         if isinstance(content, str):
-            messages.append(Message(role, (Part(text=content),)))
+            messages.append(Message(role, (Part("text", _words(content, "content")),)))
         elif isinstance(content, list):
             messages.append(Message(role, tuple(_part(p, number) for p in content)))
         else:
@@ -127,7 +139,7 @@ def _pair(system: Any, asked: Any, told: Any) -> tuple[Message, ...]:
 
 def _part(part: Any, number: int) -> Part:
     if isinstance(part, str):
-        return Part(text=part)
+        return Part(text=_words(part, f"turn {number}"))
     if not isinstance(part, dict):
         raise ValueError(f"turn {number} has a part that is {type(part).__name__}")
     kind = part.get("type") or part.get("kind") or "text"
@@ -135,9 +147,40 @@ def _part(part: Any, number: int) -> Part:
         return Part(text=_words(part.get("text"), f"turn {number}"))
     if not isinstance(part.get("path"), str):
         raise ValueError(f"turn {number} has a part of kind {kind!r} without a path")
-    from pathlib import Path
-
     return Part(kind=str(kind), text=str(part.get("text") or ""), path=Path(part["path"]))
+
+
+def _with_files(messages: tuple[Message, ...], fields: dict[str, Any]) -> tuple[Message, ...]:
+    """Put each file where its `<image>` or `<audio>` stands; without such words, before the first question."""
+    for name, kind in _FILES.items():
+        given = fields.get(name)
+        if not given:
+            continue
+        paths = [given] if isinstance(given, str) else _list(given, name)
+        files = iter([Part(kind, path=Path(_words(path, name))) for path in paths])
+        sign = f"<{kind}>"
+        marked = sum(message.text.count(sign) for message in messages)
+        if marked not in (0, len(paths)):
+            raise ValueError(f"`{name}` has {len(paths)} files but the words have {marked} {sign}")
+        if marked:
+            messages = tuple(Message(m.role, tuple(_filled(m.parts, sign, files))) for m in messages)
+        else:
+            first = next((i for i, m in enumerate(messages) if m.role == "user"), 0)
+            asked = Message(messages[first].role, (*files, *messages[first].parts))
+            messages = (*messages[:first], asked, *messages[first + 1 :])
+    return messages
+
+
+def _filled(parts: tuple[Part, ...], sign: str, files: Iterator[Part]) -> Iterator[Part]:
+    for part in parts:
+        if part.kind != "text" or sign not in part.text:
+            yield part
+            continue
+        for number, words in enumerate(part.text.split(sign)):
+            if number:
+                yield next(files)
+            if words.strip():
+                yield Part("text", words)
 
 
 def _list(value: Any, name: str) -> list[Any]:
@@ -149,4 +192,11 @@ def _list(value: Any, name: str) -> list[Any]:
 def _words(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"`{name}` is {type(value).__name__}, not words")
+    if "\0" in value:
+        raise ValueError(f"`{name}` holds a NUL character")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"`{name}` holds half a character (a lone surrogate)") from None
     return value
