@@ -60,7 +60,7 @@ class CardFile(BaseModel):
 
 
 class Card(BaseModel):
-    """What is known about a model or a dataset. `read` is a source choice (of a dataset), `abilities` tasks (of a model)."""
+    """What is known about a model or a dataset: `read` is for datasets, `engine` and `abilities` are for models."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,0 +1,26 @@
+"""Guarding: the options that every guard shares, and what a guard is."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from genwright.core import Settings
+
+
+class GuardSettings(Settings):
+    """A guard is a module with `check(parts, settings) -> Verdict`, whose findings are spans of the parts' joined text.
+
+    In a stream it sees the answer so far. Two optional names tell what must be held back until more text has come:
+    `window` (int), the longest span that it can find, or `undecided(text, settings) -> int`, the index from which on
+    the text may still become part of a finding. A guard without either judges only what has already come.
+    """
+
+    sides: tuple[Literal["request", "answer"], ...] = Field(
+        ("request", "answer"), min_length=1, description="What is looked at: the request, the answer or both"
+    )
+    on_error: Literal["block", "allow"] = Field(
+        "block", description="When the guard itself fails or takes too long: block (safe), or allow and note it"
+    )
+    timeout: float = Field(5.0, gt=0, description="Seconds for one look")

@@ -1,0 +1,163 @@
+"""Block or redact words and phrases, also when they are disguised (b.o.m.b, b0mb, full width, look-alike letters)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from genwright.core import DataError, FilePath, Finding, Part, Verdict
+from genwright.trust.guarding import GuardSettings
+from genwright.trust.normalise import View, is_spaced_letter, readings
+
+
+class Settings(GuardSettings):
+    words: tuple[str, ...] = Field((), description="Words and phrases")
+    files: tuple[FilePath, ...] = Field(
+        (), description="Text files with one word or phrase a line; # begins a comment. The rule is the file's name"
+    )
+    action: Literal["block", "redact", "note"] = Field(
+        "block", description="block refuses, redact replaces, note only writes it in the ledger"
+    )
+    whole_words: bool = Field(
+        True, description="In scripts with spaces, find words only, not parts of words (Scunthorpe is a town)"
+    )
+    disguises: bool = Field(True, description="See through digits and signs for letters, and separators between them")
+    max_gap: int = Field(3, ge=1, le=20, description="Most characters between two letters that are seen through")
+    replacement: str = Field("[…]", description="What stands in place of redacted words; {rule} is the list's name")
+
+    @model_validator(mode="after")
+    def _some(self) -> Settings:
+        if not self.words and not self.files:
+            raise ValueError("needs `words` or `files`")
+        return self
+
+
+def check(parts: Sequence[Part], settings: Settings) -> Verdict:
+    text, lists = "".join(part.text for part in parts), _lists(settings)
+    spans: dict[tuple[int, int], str] = {}
+    for view in readings(text, leet=settings.disguises):
+        for first, last, entry in _matches(view, lists):
+            if _holds(text, view, first, last, entry, settings):
+                spans.setdefault((view.starts[first], view.ends[last - 1]), entry.rule)
+    if not spans:
+        return Verdict()
+    findings = tuple(Finding(rule, start, end) for (start, end), rule in sorted(spans.items()))
+    rules = ", ".join(sorted({finding.rule for finding in findings}))
+    action = "allow" if settings.action == "note" else settings.action
+    return Verdict(action, findings, f"words of the list {rules}", settings.replacement)
+
+
+def undecided(text: str, settings: Settings) -> int:
+    """Where the longest ending begins that may still grow into a listed word, in any reading."""
+    lists = _lists(settings)
+    base = max(0, len(text) - lists.longest * (2 + settings.max_gap) - 16)
+    place = len(text)
+    for view in readings(text[base:], leet=settings.disguises, eager=True):
+        for size in range(min(lists.longest, len(view.text)), 0, -1):
+            if view.text[-size:] in lists.beginnings:
+                place = min(place, base + view.starts[-size])
+                break
+    return place
+
+
+# -- the lists --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A listed phrase: the name of its list, and after how many letters it has a gap of its own."""
+
+    rule: str
+    gaps: frozenset[int]
+
+
+@dataclass(frozen=True)
+class _Lists:
+    entries: dict[str, tuple[_Entry, ...]]  # squeezed phrase -> who lists it
+    sizes: dict[str, tuple[int, ...]]  # first two letters -> lengths of the phrases that begin so
+    beginnings: frozenset[str]
+    longest: int
+
+
+@lru_cache(32)
+def _lists(settings: Settings) -> _Lists:
+    entries: dict[str, set[_Entry]] = {}
+    for rule, phrase in _phrases(settings):
+        for view in readings(phrase, leet=False)[:2]:  # as it is, and with its look-alikes as Latin
+            gaps = [i for i in range(1, len(view.text)) if view.ends[i - 1] < view.starts[i]]
+            if view.text:
+                entries.setdefault(view.text, set()).add(_Entry(rule, frozenset(gaps)))
+    sizes: dict[str, set[int]] = {}
+    for word in entries:
+        sizes.setdefault(word[:2], set()).add(len(word))
+    return _Lists(
+        {word: tuple(found) for word, found in entries.items()},
+        {head: tuple(sorted(found)) for head, found in sizes.items()},
+        frozenset(word[:size] for word in entries for size in range(1, len(word) + 1)),
+        max(map(len, entries), default=0),
+    )
+
+
+def _phrases(settings: Settings) -> Iterator[tuple[str, str]]:
+    for word in settings.words:
+        yield "keyword", word
+    for path in settings.files:
+        try:
+            lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"The list of words {path} cannot be read: {error}", "Give a UTF-8 text file.") from None
+        for line in lines:
+            if word := line.partition("#")[0].strip():
+                yield Path(path).stem, word
+
+
+# -- matching ---------------------------------------------------------------------------------------------------------
+
+
+def _matches(view: View, lists: _Lists) -> Iterator[tuple[int, int, _Entry]]:
+    """(first letter, after the last letter, entry) of every phrase in the squeezed text. Linear in its length."""
+    text, sizes, entries = view.text, lists.sizes, lists.entries
+    for at in range(len(text)):
+        for head in (text[at : at + 2], text[at]):
+            for size in sizes.get(head, ()):
+                for entry in entries.get(text[at : at + size], ()):
+                    yield at, at + size, entry
+            if len(head) == 1:
+                break
+
+
+def _holds(text: str, view: View, first: int, last: int, entry: _Entry, settings: Settings) -> bool:
+    """Whether a match is the phrase and no accident of neighbouring words ("the pen is mine")."""
+    if settings.whole_words and (_goes_on(view, first - 1, first) or _goes_on(view, last - 1, last)):
+        return False
+    inner = [
+        (view.text[i - 1], text[view.ends[i - 1] : view.starts[i]])
+        for i in range(first + 1, last)
+        if view.ends[i - 1] < view.starts[i] and i - first not in entry.gaps
+    ]
+    if not inner:
+        return True
+    if not settings.disguises or any(len(gap) > settings.max_gap for _, gap in inner):
+        return False
+    if len(inner) == last - first - 1 - len(entry.gaps) and last - first >= 3:
+        return True  # every letter stands alone
+    return all(
+        not _PARTING.intersection(gap) if is_spaced_letter(c) else not _STOPS.intersection(gap) for c, gap in inner
+    )
+
+
+def _goes_on(view: View, i: int, j: int) -> bool:
+    """Whether the letters i and j = i + 1 stand in the same word."""
+    if i < 0 or j >= len(view.text) or view.ends[i] < view.starts[j]:
+        return False
+    left, right = view.text[i], view.text[j]
+    return is_spaced_letter(left) and is_spaced_letter(right) and left.isdigit() == right.isdigit()
+
+
+_PARTING = frozenset(" \t\n\r'’ʼ`´/\u3000\u00a0")  # parts words, or joins them rightly (he'll, and/or)
+_STOPS = frozenset("。！？；，、：!?;,:\n\r")  # parts sentences

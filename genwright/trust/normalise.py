@@ -1,0 +1,164 @@
+"""Normalise: read a text as a person reads it, through the disguises that hide a word from a program.
+
+Seen through: width and font variants (NFKC), case, accents, invisible characters, look-alikes from other alphabets,
+digits and signs that stand for letters (b0mb, $hit), separators put between letters (b.o.m.b) and stretched letters
+(boooomb). Every character of the result knows where it stood, so a finding can be shown and cut in the original.
+
+Look-alikes are read as Latin in words that mix alphabets, and in texts whose every letter of the other alphabet has a
+Latin look-alike; a Russian or Greek sentence stays as it is. Traditional and simplified characters are not unified.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import cache
+
+
+@dataclass(frozen=True)
+class View:
+    """One reading of a text: letters and digits only. `text[i]` stood at [starts[i], ends[i]) of the original.
+
+    Invisible characters belong to the letter before them, so between two letters lies only what can be seen.
+    """
+
+    text: str
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+
+
+_Unit = tuple[str, int, int]  # a folded character, and where it begins and ends in the original
+
+
+def readings(text: str, *, leet: bool = True, eager: bool = False) -> list[View]:
+    """All distinct readings of a text, the plainest first.
+
+    >>> [view.text for view in readings("B\\u200bO-M b")]
+    ['bomb']
+
+    `eager` gives every reading that the end of the text may still turn out to have when more text follows.
+    """
+    units = _units(text)
+    bases = [units]
+    if any(c in _LOOKALIKE for c, _, _ in units):
+        bases.append(_with_lookalikes(units, eager))
+    if leet and any(c in _LEET for c, _, _ in units):
+        bases += [_with_leet(base, letter, eager) for base in tuple(bases) for letter in (0, -1)]
+    found: dict[str, View] = {}
+    for base in bases:
+        view = _view(base)
+        found.setdefault(view.text, view)
+    for view in list(found.values()):
+        for least, keep in ((3, 1), (3, 2), *(((2, 1),) if eager else ())):
+            if _RUNS[least].search(view.text):
+                shorter = _shrunk(view, least, keep)
+                found.setdefault(shorter.text, shorter)
+    return list(found.values())
+
+
+def is_spaced_letter(character: str) -> bool:
+    """A letter or digit of a script that puts spaces between words (not Chinese, Japanese, Thai …)."""
+    return character.isalnum() and not _UNSPACED.match(character)
+
+
+_RUNS = {least: re.compile(rf"([^\W\d_])\1{{{least - 1},}}") for least in (2, 3)}
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u312f\u31a0-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+_LEET = {"0": "o", "1": "il", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b",
+         "@": "a", "$": "s", "!": "i", "|": "il", "€": "e"}  # fmt: skip
+_PAIRS = (
+    "аa вb еe ёe кk мm нh оo рp сc тt уy хx іi їi јj ѕs һh ԁd ԛq ԝw ɡg ӏl ьb зz "  # Cyrillic
+    "αa βb γy εe ηn ιi κk νv οo ρp σo τt υu χx ωw ζz "  # Greek
+    "օo սu ոn հh ցg զq "  # Armenian
+    "ᴀa ʙb ᴄc ᴅd ᴇe ꜰf ɢg ʜh ɪi ᴊj ᴋk ʟl ᴍm ɴn ᴏo ᴘp ʀr ꜱs ᴛt ᴜu ᴠv ᴡw ʏy ᴢz ıi ɑa ſs ƒf øo łl đd ħh ŧt"
+)
+_LOOKALIKE = {pair[0]: pair[1] for pair in _PAIRS.split()}
+_BOXED = {chr(start + i): chr(97 + i) for start in (0x1F110, 0x1F130, 0x1F150, 0x1F170, 0x1F1E6) for i in range(26)}
+
+
+def _units(text: str) -> list[_Unit]:
+    """Folded characters with their places; a ligature gives several of one place, an invisible character none."""
+    plain = [(c, place) for place, original in enumerate(text) for c in _fold(original)]
+    ends: list[int] = []
+    after, last = len(text), -1
+    for _, place in reversed(plain):
+        if place != last:
+            end, after, last = after, place, place
+        ends.append(end)
+    return [(c, place, end) for (c, place), end in zip(plain, reversed(ends), strict=True)]
+
+
+@cache  # as many entries as there are distinct characters
+def _fold(character: str) -> str:
+    """One character in its plainest form: compatible, without accent, small; nothing for an invisible one."""
+    if character in _BOXED:
+        return _BOXED[character]
+    code = ord(character)
+    if unicodedata.category(character) == "Cf" or 0xFE00 <= code <= 0xFE0F or 0xE0100 <= code <= 0xE01EF:
+        return ""
+    if (
+        0x300 <= code <= 0x36F
+        or 0x1AB0 <= code <= 0x1AFF
+        or 0x20D0 <= code <= 0x20FF
+        or code in (0x115F, 0x3164, 0xFFA0)
+    ):
+        return ""
+    plain = unicodedata.normalize("NFKC", character)
+    if code < 0x2000:  # accents of Latin, Greek and Cyrillic; not the marks that Japanese or Hindi need
+        plain = "".join(c for c in unicodedata.normalize("NFD", plain) if not 0x300 <= ord(c) <= 0x36F)
+    return plain.casefold()
+
+
+def _with_lookalikes(units: list[_Unit], eager: bool) -> list[_Unit]:
+    """Foreign letters as the Latin ones they look like, where they pose as Latin."""
+    foreign = [c for c, _, _ in units if c.isalpha() and not is_latin(c) and not _UNSPACED.match(c)]
+    if eager or all(c in _LOOKALIKE for c in foreign):
+        return [(_LOOKALIKE.get(c, c), start, end) for c, start, end in units]
+    done, start = list(units), 0
+    while start < len(units):
+        end = start
+        while end < len(units) and units[end][0].isalnum():
+            end += 1
+        if any(is_latin(c) for c, _, _ in units[start:end]):
+            done[start:end] = [(_LOOKALIKE.get(c, c), first, last) for c, first, last in units[start:end]]
+        start = end + 1
+    return done
+
+
+@cache
+def is_latin(character: str) -> bool:
+    return character.isalpha() and (character.isascii() or "LATIN" in unicodedata.name(character, ""))
+
+
+def _with_leet(units: list[_Unit], letter: int, eager: bool) -> list[_Unit]:
+    """Digits and signs beside letters as letters. `1` and `|` may be an i or an l: `letter` is 0 or -1."""
+    done = list(units)
+    for i, (c, start, end) in enumerate(units):
+        if c in _LEET:
+            before = i > 0 and (is_latin(units[i - 1][0]) or units[i - 1][0] in _LEET)
+            after = i + 1 < len(units) and (is_latin(units[i + 1][0]) or units[i + 1][0] in _LEET)
+            if eager or after or (before and c.isdigit()):
+                done[i] = (_LEET[c][letter], start, end)
+    return done
+
+
+def _view(units: list[_Unit]) -> View:
+    kept = [unit for unit in units if unit[0].isalnum()]
+    return View("".join(u[0] for u in kept), tuple(u[1] for u in kept), tuple(u[2] for u in kept))
+
+
+def _shrunk(view: View, least: int, keep: int) -> View:
+    """Unbroken runs of at least `least` equal letters cut down to `keep`; the letters kept cover the whole run."""
+    text, starts, ends, at = [], list[int](), list[int](), 0
+    for run in _RUNS[least].finditer(view.text):
+        first, last = run.start(), run.end() - 1
+        if view.starts[first + 1 : last + 1] != view.ends[first:last]:
+            continue  # "boo oops"
+        middle = view.starts[last]
+        text.append(view.text[at:first] + run[1] * keep)
+        starts += [*view.starts[at:first], view.starts[first], middle][: first - at + keep]
+        ends += [*view.ends[at:first], *([middle] if keep > 1 else []), view.ends[last]]
+        at = run.end()
+    return View("".join([*text, view.text[at:]]), (*starts, *view.starts[at:]), (*ends, *view.ends[at:]))
