@@ -119,7 +119,7 @@ def learned_prompt(model: nn.Module) -> tuple[Tensor | None, Prefix | None]:
 def head(model: nn.Module, hidden_rows: Tensor) -> Tensor:
     """Logits (N, V) of rows of hidden states, with the bias, scale and soft cap of the architecture."""
     parts = head_parts(model)
-    logits: Tensor = parts.linear(parts.transform(hidden_rows))
+    logits: Tensor = parts.linear(parts.transform(hidden_rows.to(parts.linear.weight.dtype)))  # type: ignore[arg-type]
     if parts.scale != 1.0:
         logits = logits * parts.scale
     return torch.tanh(logits / parts.softcap) * parts.softcap if parts.softcap else logits
