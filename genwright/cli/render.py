@@ -21,7 +21,8 @@ class Screen:
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False):
         self.as_json = as_json
-        self.out = Console(quiet=as_json, highlight=False, soft_wrap=True)
+        # A pipe has no width of its own: nothing is folded there before 200 columns.
+        self.out = Console(quiet=as_json, highlight=False, width=None if sys.stdout.isatty() else 200)
         self.err = Console(stderr=True, highlight=False)
         self.tell: Tell = Tell() if quiet else Bars(self.err) if self.err.is_terminal else Lines()
 
@@ -40,7 +41,9 @@ class Screen:
         table = Table(title=title or None, caption=note or None, title_justify="left", caption_justify="left", box=None)
         for number, name in enumerate(columns):
             right = bool(rows) and all(_is_figure(row[number]) for row in rows)
-            table.add_column(name, justify="right" if right else "left", overflow="fold", header_style="bold")
+            table.add_column(
+                name, justify="right" if right else "left", overflow="fold", header_style="bold", no_wrap=number == 0
+            )
         for row in rows:
             table.add_row(*(escape(value) for value in row))
         self.out.print(table)
