@@ -44,7 +44,8 @@ def readings(text: str, *, leet: bool = True, eager: bool = False) -> list[View]
     if any(c in _LOOKALIKE for c, _, _ in units):
         bases.append(_with_lookalikes(units, eager))
     if leet and any(c in _LEET for c, _, _ in units):
-        bases += [_with_leet(base, letter, eager) for base in tuple(bases) for letter in (0, -1)]
+        letters = (0, -1) if any(c in "1|" for c, _, _ in units) else (0,)
+        bases += [_with_leet(base, letter, eager) for base in tuple(bases) for letter in letters]
     found: dict[str, View] = {}
     for base in bases:
         view = _view(base)

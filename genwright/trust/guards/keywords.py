@@ -79,7 +79,7 @@ class _Entry:
 @dataclass(frozen=True)
 class _Lists:
     entries: dict[str, tuple[_Entry, ...]]  # squeezed phrase -> who lists it
-    sizes: dict[str, tuple[int, ...]]  # first two letters -> lengths of the phrases that begin so
+    sizes: tuple[tuple[int, dict[str, tuple[int, ...]]], ...]  # head length, {head: lengths of phrases that begin so}
     beginnings: frozenset[str]
     longest: int
 
@@ -92,12 +92,13 @@ def _lists(settings: Settings) -> _Lists:
             gaps = [i for i in range(1, len(view.text)) if view.ends[i - 1] < view.starts[i]]
             if view.text:
                 entries.setdefault(view.text, set()).add(_Entry(rule, frozenset(gaps)))
-    sizes: dict[str, set[int]] = {}
+    sizes: dict[int, dict[str, set[int]]] = {}
     for word in entries:
-        sizes.setdefault(word[:2], set()).add(len(word))
+        head = word[: min(3, len(word))]
+        sizes.setdefault(len(head), {}).setdefault(head, set()).add(len(word))
     return _Lists(
         {word: tuple(found) for word, found in entries.items()},
-        {head: tuple(sorted(found)) for head, found in sizes.items()},
+        tuple((n, {head: tuple(sorted(found)) for head, found in heads.items()}) for n, heads in sizes.items()),
         frozenset(word[:size] for word in entries for size in range(1, len(word) + 1)),
         max(map(len, entries), default=0),
     )
@@ -121,14 +122,12 @@ def _phrases(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _matches(view: View, lists: _Lists) -> Iterator[tuple[int, int, _Entry]]:
     """(first letter, after the last letter, entry) of every phrase in the squeezed text. Linear in its length."""
-    text, sizes, entries = view.text, lists.sizes, lists.entries
-    for at in range(len(text)):
-        for head in (text[at : at + 2], text[at]):
-            for size in sizes.get(head, ()):
+    text, entries = view.text, lists.entries
+    for head, sizes in lists.sizes:
+        for at in range(len(text)):
+            for size in sizes.get(text[at : at + head], ()):
                 for entry in entries.get(text[at : at + size], ()):
                     yield at, at + size, entry
-            if len(head) == 1:
-                break
 
 
 def _holds(text: str, view: View, first: int, last: int, entry: _Entry, settings: Settings) -> bool:

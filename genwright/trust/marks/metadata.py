@@ -1,0 +1,90 @@
+"""A label that programs read: who made a file, with which model, from which data (GB 45438-2025 keys, provenance)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+from pydantic import Field, field_validator
+
+from genwright.core import Part, Provenance, write_text
+from genwright.core import Settings as Options
+from genwright.core.pii import find_pii
+
+last = True  # it holds the file's hash, so no other mark may change the file afterwards
+UNREGISTERED = "UNREGISTERED-genwright"
+
+
+class Settings(Options):
+    producer: str = Field(
+        UNREGISTERED,
+        description="Code of the service provider: 00 + 1 + 1 + its 18-character social credit code + 5 of its own",
+    )
+    front_matter: bool = Field(True, description="Write the label into the front matter of Markdown files too")
+
+    @field_validator("producer")
+    @classmethod
+    def _code(cls, code: str) -> str:
+        if not re.fullmatch(r"[\x21-\x7e]+", code):
+            raise ValueError("may only hold the characters 0x21 to 0x7E; a company is named by its code")
+        if re.fullmatch(r"0011[0-9A-Z]{23}", code) and not find_pii(code[4:22], ["credit_code"]):
+            raise ValueError(f"{code[4:22]} is no unified social credit code: its check character is wrong")
+        return code
+
+
+def apply(part: Part, provenance: Provenance, settings: Settings) -> Part:
+    """A file gets `<file>.genwright.json` beside it, Markdown its front matter too; a part without file its `meta`."""
+    label = {"AIGC": label_of(provenance, settings)}
+    if part.path is None:
+        return replace(part, meta={**(part.meta or {}), **label, "provenance": provenance.as_dict()})
+    if settings.front_matter and part.path.suffix.lower() in (".md", ".markdown"):
+        text = with_front_matter(part.path.read_text(encoding="utf-8"), label)
+        write_text(part.path, text)
+        part = replace(part, text=text)
+    assert part.path
+    digest = hashlib.sha256(part.path.read_bytes()).hexdigest()
+    facts = {"file": part.path.name, "sha256": digest, **label, "provenance": provenance.as_dict()}
+    write_text(sidecar(part.path), json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    return part
+
+
+def label_of(provenance: Provenance, settings: Settings) -> dict[str, str]:
+    """The seven keys of GB 45438-2025, annex E, in their order. `Label` 1: it is generated."""
+    produced = re.sub(r"[^\x21-\x7e]", "-", provenance.request_id)
+    return {"Label": "1", "ContentProducer": settings.producer, "ProduceID": produced, "ReservedCode1": "",
+            "ContentPropagator": "", "PropagateID": "", "ReservedCode2": ""}  # fmt: skip
+
+
+def sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".genwright.json")
+
+
+def warning(settings: Settings) -> str:
+    """What a door should say once."""
+    if settings.producer != UNREGISTERED:
+        return ""
+    return f"The label names the producer {UNREGISTERED}: give your provider code (marks: metadata, producer)."
+
+
+def with_front_matter(text: str, label: dict[str, dict[str, str]]) -> str:
+    """The text with exactly one `AIGC` in its YAML front matter; other keys stay as they are."""
+    own = yaml.safe_dump(label, sort_keys=False, allow_unicode=True)
+    match = _FRONT.match(text)
+    if not match:
+        return f"---\n{own}---\n{text}"
+    try:
+        is_mapping = isinstance(yaml.safe_load(match["inside"]), dict)
+    except yaml.YAMLError:
+        is_mapping = False
+    if not is_mapping:  # a rule at the top of the page, not front matter
+        return f"---\n{own}---\n{text}"
+    kept = _OLD_LABEL.sub("", match["inside"])
+    return f"---\n{own}{kept}---\n{text[match.end() :]}"
+
+
+_FRONT = re.compile(r"\A---[ \t]*\n(?P<inside>(?:(?!---).*\n)*)---[ \t]*(?:\n|\Z)")
+_OLD_LABEL = re.compile(r"^AIGC:.*\n(?:[ \t].*\n)*", re.M)
