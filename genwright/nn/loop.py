@@ -42,7 +42,6 @@ from .tokens import Counts, Tokens, encode_all, forget_others
 HELD_OUT_ROWS = 256  # looked at during training, always the same; the evaluation afterwards takes all
 STEP_EVENTS = ("step", "look", "checkpoint", "skipped step", "early stop")
 RUN_EVENTS = ("tune.start", "tune.resume", "tokens")
-# These may change between a kill and the next start; the others make another training of it.
 _FREE = {"checkpoint_every", "keep_checkpoints", "max_bad_steps", "trackers", "threads", "device", "compile"}
 
 Step = Callable[[Any], Loss]
@@ -420,11 +419,10 @@ class _Training:
         machine.set_random_state(found.part("random"), found.state["random"], self.device)
 
     def _fingerprint(self, inputs: str, train: str, held_out: str) -> str:
-        settings = self.settings.model_dump(mode="json", exclude=_FREE)
         shapes = [(name, list(p.shape)) for name, p in self.weights.items()]
         wrapped = [chosen.as_dict() for chosen in self.chosen]
-        return fingerprint(inputs, train, held_out, self.objective.as_dict(), wrapped, settings, self.seed, shapes,
-                           self.rows.digest, self.looked.digest if len(self.looked) else "")  # fmt: skip
+        plain = (self.objective.as_dict(), wrapped, what_matters(self.settings), self.seed)
+        return fingerprint(inputs, train, held_out, plain, shapes, self.rows.digest, self.looked.digest)
 
     def _note_broken(self, name: str, reason: str) -> None:
         self.log("checkpoint broken", checkpoint=name, reason=reason)
@@ -521,6 +519,11 @@ class Progress:
     supervised: float = 0.0
     real: int = 0
     slots: int = 0
+
+
+def what_matters(settings: Train) -> dict[str, Any]:
+    """The settings that make the training what it is; the others may change between a kill and the next start."""
+    return settings.model_dump(mode="json", exclude=_FREE)
 
 
 def make_optimizer(module: nn.Module, settings: Train) -> torch.optim.Optimizer:
