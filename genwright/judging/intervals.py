@@ -30,6 +30,10 @@ class Summed(Score):
     rows: np.ndarray = field(default_factory=lambda: np.zeros((0, 1)), repr=False, compare=False)
     combine: Combine = field(default=lambda sums: sums[:, 0], repr=False, compare=False)
 
+    def minus(self, base: Score, *, bootstrap: int = RESAMPLES, seed: int = 0) -> Difference:
+        """This score less the base's on the same rows, by paired bootstrap."""
+        return paired(base, self, bootstrap=bootstrap, seed=seed)
+
 
 @dataclass(frozen=True)
 class Difference:
