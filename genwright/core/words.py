@@ -1,0 +1,58 @@
+"""Words: what a word is, in scripts with spaces and in those without, and when two texts count as the same."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from hashlib import blake2b
+
+from .content import Message
+from .data import Example
+
+# Han, kana, Hangul syllables are counted by character; Thai, Lao, Khmer and Burmese write no spaces either.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:['’][^\W_{_UNSPACED}]+)*")
+_NO_SPACES = re.compile(rf"[{_UNSPACED}]")
+
+
+def tokens(text: str) -> list[str]:
+    """Words, and single characters of scripts that write no spaces; punctuation is left out.
+
+    >>> tokens("It's 3 o'clock, 你好!")
+    ["It's", '3', "o'clock", '你', '好']
+    """
+    return _TOKEN.findall(text)
+
+
+def is_unspaced(text: str) -> bool:
+    """Is most of it written without spaces (Chinese, Japanese, Thai …)?"""
+    if text.isascii():
+        return False
+    return 2 * len(_NO_SPACES.findall(text)) >= sum(not c.isspace() for c in text)
+
+
+def normal(text: str) -> str:
+    """The text as it counts when it is compared: NFKC, without case, each run of whitespace one space."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.casefold().split())
+
+
+def text_of(messages: Iterable[Message]) -> str:
+    """All words of some messages, with their roles' borders as newlines and files by their path."""
+    return "\n".join(m.text + "".join(f" {p.path}" for p in m.parts if p.kind != "text") for m in messages)
+
+
+def side_of(example: Example, side: str) -> str:
+    """The words of the `prompt`, of the `answer`, or of the whole `row`."""
+    if side == "answer":
+        return example.answer.text
+    return text_of(example.prompt if side == "prompt" else example.messages)
+
+
+def digest64(text: str) -> int:
+    """64 bits of a text's BLAKE2b: a million rows collide with a chance of 3 in 100 million."""
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
