@@ -100,10 +100,12 @@ class TinyLearner:
             with self.module.disable_adapter():
                 yield
             return
-        now = {k: v.clone() for k, v in self.module.state_dict().items()}
-        self.module.load_state_dict(self.start)
+        now = {name: p.data for name, p in self.module.named_parameters()}
+        for name, p in self.module.named_parameters():
+            p.data = self.start[name]
         yield
-        self.module.load_state_dict(now)
+        for name, p in self.module.named_parameters():
+            p.data = now[name]
 
 
 def batch_of(learner, examples=None, supervise="answer"):

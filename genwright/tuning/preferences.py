@@ -1,0 +1,73 @@
+"""Preferences: pairs of a better and a worse answer, and the model's own past to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genwright.core import Encoded, Example, Learner, Loss, Message, Unlearnable
+
+
+def encode_pair(learner: Learner, example: Example) -> Encoded:
+    """The better answer and the worse one as two sequences, weight one pair.
+
+    Raises Unlearnable when the row names no worse answer, or both are the same.
+    """
+    rejected = example.meta.get("rejected")
+    if not isinstance(rejected, Message):
+        raise Unlearnable("no rejected answer")
+    better = learner.encode(example)
+    worse = learner.encode(Example((*example.prompt, rejected)))
+    if all(_same(a, b) for a, b in zip(better.sequences, worse.sequences, strict=True)):
+        raise Unlearnable("chosen and rejected are the same")
+    return Encoded(better.sequences + worse.sequences, better.size + worse.size, 1.0, better.cut + worse.cut)
+
+
+def pair_logprobs(learner: Any, batch: Any, *, average: bool) -> tuple[Tensor, Tensor]:
+    """Log-probability of the better and of the worse answers, (pairs,) each: summed, or per token."""
+    found = learner.logprobs(batch)
+    if average:
+        found = found / answer_lengths(batch).to(found)
+    better, worse = found.view(-1, 2).unbind(1)
+    return better, worse
+
+
+def answer_lengths(batch: Any) -> Tensor:
+    """How many supervised tokens each sequence of a batch has, (S,)."""
+    taught = (batch.targets != -100).long()
+    return torch.stack([part.sum() for part in taught.split(list(target_lengths(batch)))])
+
+
+def target_lengths(batch: Any) -> tuple[int, ...]:
+    """How many targets each sequence of a batch has: an encoder–decoder batch counts its decoder's."""
+    return tuple(getattr(batch, "target_lengths", None) or batch.lengths)
+
+
+@contextmanager
+def reference(learner: Learner) -> Iterator[None]:
+    """The learner as it was before tuning: no dropout, no gradient. Leaves every module's mode as it found it."""
+    training = [module for module in learner.module.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        with torch.no_grad(), learner.untuned():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def preference_loss(losses: Tensor, margins: Tensor, **figures: Tensor) -> Loss:
+    """A loss over pairs from one loss and one reward margin a pair."""
+    logs = {"margin": margins, "accuracy": (margins > 0).float(), **figures}
+    return Loss(losses.sum(), float(len(losses)), {name: value.detach().mean().item() for name, value in logs.items()})
+
+
+def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    import numpy as np
+
+    return all(np.array_equal(a[key], b[key]) for key in a)
