@@ -145,7 +145,13 @@ def _base_of(tuned: Model, recipe: Recipe, run: Run, tell: Tell) -> tuple[Model 
     from .models import open_model
 
     tell.stage("Opening the base model")
-    return open_model(recipe.model, task=recipe.task, purpose="tune", seed=recipe.seed, tell=tell), ""
+    base = open_model(recipe.model, task=recipe.task, purpose="tune", seed=recipe.seed, tell=tell)
+    settings, labels = recipe.task.settings, getattr(tuned, "labels", None)
+    if hasattr(base, "set_max_length") and hasattr(settings, "max_length"):
+        base.set_max_length(settings.max_length)
+    if hasattr(base, "set_labels") and labels:
+        base.set_labels(list(labels))
+    return base, ""
 
 
 class _Untuned:
@@ -301,9 +307,9 @@ def _score(sides: dict[str, Side], asked: _Questions, tell: Tell) -> list[dict[s
                 continue
             try:
                 side.scores[metric.name] = metric(pairs, **_context(asked, side))
-                for shots, judged in side.shots.items():
-                    if ANSWERS & needs:
-                        side.shot_scores[metric.name, shots] = metric(judged, **_context(asked, side))
+                better = side.scores[metric.name].higher_is_better
+                for shots, judged in side.shots.items() if needs == ANSWERS and better is not None else ():
+                    side.shot_scores[metric.name, shots] = metric(judged, **_context(asked, side))
             except GenwrightError as error:
                 missing[metric.name] = f"{error.message} {error.hint}".strip()
             tell.advance()

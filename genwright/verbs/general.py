@@ -7,15 +7,14 @@ there, stands in. Rows whose words stand in the training data are left out, for 
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from genwright.core import Dataset, Example, Recipe, assistant, fingerprint, user
+from genwright.core import Dataset, Example, Recipe, Row, assistant, fingerprint, shelves
 from genwright.core.card import Card, find_card
 from genwright.core.errors import ModelError
+from genwright.core.rows import read_row
 from genwright.trust.fetch import sha256_of
 
 CARDS = {"en": ("general-prose-en", "general-trivia-en"), "zh": ("general-prose-zh",)}
@@ -77,17 +76,17 @@ def _languages(examples: Iterable[Example]) -> Sequence[str]:
 
 
 def _rows(card: Card) -> list[Example]:
-    """The paragraphs of a page, or the question-and-answer pairs of a YAML file."""
+    """The rows of a card that is on this machine, as its source reads them."""
+    source = shelves["sources"].load("card")
+    chosen = source.resolve(source.Settings(card=card.name), lambda found: _sound(found).folder)
+    return [Example(*read_row(row.fields)) for row in chosen() if isinstance(row, Row)]
+
+
+def _sound(card: Card) -> Card:
+    """The card, when its file is what it should be. Raises ModelError."""
     if sha256_of(card.path) != card.files[0].sha256:
         raise ModelError(f"{card.path} has been altered.", f"Fetch it again: genwright models pull {card.name}")
-    text = card.path.read_text(encoding="utf-8")
-    if card.path.suffix == ".html":
-        found = (re.sub(r"<[^>]+>", "", p).split() for p in re.findall(r"<p>(.*?)</p>", text, re.DOTALL))
-        return [Example((assistant(html.unescape(" ".join(words))),)) for words in found if words]
-    import yaml
-
-    pairs = yaml.safe_load(text)["conversations"]
-    return [Example((user(str(p[0])), assistant(str(p[1])))) for p in pairs if isinstance(p, list) and len(p) == 2]
+    return card
 
 
 def _reference() -> list[Example]:

@@ -64,7 +64,7 @@ def gain_against_forgetting(runs: Sequence[Mapping[str, Any]], *, title: str) ->
     frame = _Frame(_span(xs), _span(ys))
     x0, y0 = frame.x(0), frame.y(0)
     drawn = [
-        frame.axes("loss gained on general text (forgetting) →", "loss shed on the held-out rows (gain) →"),
+        frame.axes("forgetting: general loss (nats per token) →", "gain: held-out loss shed →"),
         _line("zero", _LEFT, WIDTH - _RIGHT, y0, y0),
         _line("zero", x0, x0, _TOP, HEIGHT - _BOTTOM),
         _dot(frame, 0, 0, 0, "base", 4.5),

@@ -121,7 +121,9 @@ def test_few_shot_examples_stand_before_the_question_and_few_are_the_first_of_ma
 
 
 def test_score_against_shots_has_a_row_for_each_count():
-    report = judge(recipe=recipe(evaluate={"shots": [0, 2], "max_rows": 4, "bootstrap": 50}))
+    asked = recipe(metrics=["perplexity", "chrf", "exact_match", "length", "copy_rate"],
+                   evaluate={"shots": [0, 2], "max_rows": 4, "bootstrap": 50})  # fmt: skip
+    report = judge(recipe=asked)
     shots = [(row["metric"], row["shots"]) for row in report.facts["shots"]]
     assert shots == [("chrf", 0), ("chrf", 2), ("exact_match", 0), ("exact_match", 2)]
     by = {(row["metric"], row["shots"]): row["tuned"]["value"] for row in report.facts["shots"]}
@@ -333,8 +335,10 @@ def put_in_store(name, text):
 @pytest.fixture
 def pulled(monkeypatch):
     """The cards as if fetched, with small files of their kinds."""
-    put_in_store("general-prose-en", "<p>All <b>human</b>\n beings &amp; so on.</p><p> </p><h1>x</h1><p>Second.</p>")
-    put_in_store("general-trivia-en", "conversations:\n- - Who?\n  - '1963'\n- alone\n- - What\n  - A duck.\n")
+    put_in_store("general-prose-en", "<p>All <b>human</b>\n beings.</p><h1>x</h1><p>Second.</p>")
+    put_in_store(
+        "general-trivia-en", "conversations:\n- - Who?\n  - '1963'\n- alone\n- - What\n    is it?\n  - A duck.\n"
+    )
     put_in_store("general-prose-zh", "<p>人人生而自由。</p>")
     monkeypatch.setattr("genwright.core.card.Card.is_here", property(lambda card: card.folder.is_dir()))
     monkeypatch.setattr(general_module, "sha256_of", lambda path: find_card(path.parent.name).files[0].sha256)
@@ -343,7 +347,7 @@ def pulled(monkeypatch):
 def test_the_general_set_follows_the_languages_of_the_data(pulled):
     english = general_set(HELD_OUT, recipe(), TRAIN)
     assert english.name.startswith("general-prose-en+general-trivia-en@")
-    assert [one.answer.text for one in english.examples] == ["All human beings & so on.", "Second.", "1963", "A duck."]
+    assert [one.answer.text for one in english.examples] == ["All human beings.", "Second.", "1963", "A duck."]
     assert english.notes == ()
     chinese = general_set(Dataset([Example((user("你好"), assistant("你好，很高兴")))]), recipe(), Dataset())
     assert chinese.examples[-1].answer.text == "人人生而自由。"
