@@ -142,7 +142,8 @@ def open_model(
     engine = choice.engine or _engine(found, task, purpose)
     options = choice.options if found or not choice.source else {"model": choice.source, **choice.options}
     chosen = _chosen(engine, options)
-    more: dict[str, Any] = {"texts": texts} if "texts" in inspect.signature(chosen.thing).parameters else {}
+    takes = inspect.signature(chosen.thing).parameters
+    more = {name: value for name, value in {"texts": texts, "tell": tell}.items() if name in takes}
     model: Model = chosen.thing(found.path if found else None, chosen.settings, seed=seed, **more)
     if not getattr(model, "base_reference", None):
         reference = {"source": choice.source or "", "path": str(found.path) if found else "", "sha256": ""}
