@@ -38,6 +38,7 @@ class Settings(GuardSettings):
 
 
 def check(parts: Sequence[Part], settings: Settings) -> Verdict:
+    """Every listed phrase in every reading of the parts' text. Raises DataError when a list cannot be read."""
     text, lists = "".join(part.text for part in parts), _lists(settings)
     spans: dict[tuple[int, int], str] = {}
     for view in readings(text, leet=settings.disguises):
