@@ -20,6 +20,7 @@ class Settings(Base):
 
 
 def score(pairs: Pairs, settings: Settings, *, bootstrap: int = 1, **context: Any) -> Score:
+    """Share of different n-grams; in the details for n of 1 to 3, and for the references."""
     texts = [units(p.said) for p in pairs]
     value, low, high = _distinct(texts, settings.n, bootstrap > 0)
     others = {f"distinct_{n}": _distinct(texts, n, False)[0] for n in (1, 2, 3)}

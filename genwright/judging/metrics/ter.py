@@ -19,6 +19,7 @@ class Settings(Base):
 
 
 def score(pairs: Pairs, settings: Settings, *, bootstrap: int = RESAMPLES, seed: int = 0, **context: Any) -> Score:
+    """Edits per 100 reference words. Raises MissingExtra without sacrebleu."""
     cjk = is_cjk(pairs)
     metric = sacre_metrics().TER(
         normalized=cjk if settings.normalized is None else settings.normalized, asian_support=cjk,
