@@ -6,6 +6,7 @@ packed size, more than MAX_BYTES in all or MAX_MEMBERS members is refused.
 
 from __future__ import annotations
 
+import codecs
 import fnmatch
 import gzip
 import io
@@ -17,7 +18,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Annotated, Any, BinaryIO, cast
+
+from pydantic import AfterValidator
 
 from genwright.core import Bad, DataError, did_you_mean
 
@@ -122,6 +125,23 @@ def decoded(raw: bytes, where: str, encoding: str = "utf-8") -> str | Bad:
     except UnicodeDecodeError as error:
         return Bad(where, f"is not {encoding} at byte {error.start}", shown(raw[error.start : error.start + 100]))
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def known_encoding(name: str) -> str:
+    """The name of an encoding as Python knows it, or an empty string."""
+    try:
+        return codecs.lookup(name).name
+    except (LookupError, ValueError):
+        return ""
+
+
+def _checked_encoding(name: str) -> str:
+    if not known_encoding(name):
+        raise ValueError(f"there is no encoding {name!r}; try utf-8, gb18030, utf-16, latin-1 …")
+    return name
+
+
+Encoding = Annotated[str, AfterValidator(_checked_encoding)]  # for a source's Settings
 
 
 def shown(raw: bytes | str | None, size: int = 300) -> str:

@@ -142,12 +142,8 @@ def _kept(source: Chosen | None, recipe: Recipe, book: _Book, path: Path, tell: 
                 continue
             file.write(line + b"\n")
             prompt = text_of(m for m in framed.prompt if m.role != "system")
-            group = framed.meta.get("group")
-            keys.add(
-                digest64(normal(prompt)) if prompt else 0,
-                digest64(normal(text_of(framed.messages))),
-                0 if group is None else digest64(str(group)),
-            )
+            asked = digest64(normal(prompt)) if prompt else 0
+            keys.add(asked, digest64(normal(text_of(framed.messages))), framed.meta.get("group"))
             book.measure(prompt, framed.answer.text, framed.meta.get("language"))
     return keys
 

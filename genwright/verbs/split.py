@@ -16,11 +16,25 @@ class Keys:
     prompt: array[int] = field(default_factory=lambda: array("Q"))
     content: array[int] = field(default_factory=lambda: array("Q"))
     group: array[int] = field(default_factory=lambda: array("Q"))
+    links: dict[int, int] = field(default_factory=dict)  # groups that a row binds together: group -> an older one
 
-    def add(self, prompt: int, content: int, group: int) -> None:
+    def add(self, prompt: int, content: int, group: Any) -> None:
+        """`group` is the row's `meta["group"]`: None, a name, or a list of names that belong together."""
+        names = group if isinstance(group, list) else [] if group is None else [group]
+        groups = [digest64(str(name)) for name in names]
+        for other in groups[1:]:
+            first, second = self.root(groups[0]), self.root(other)
+            if first != second:
+                self.links[max(first, second)] = min(first, second)
         self.prompt.append(prompt)
         self.content.append(content)
-        self.group.append(group)
+        self.group.append(groups[0] if groups else 0)
+
+    def root(self, group: int) -> int:
+        """The group that stands for all that are linked with `group`."""
+        while (older := self.links.get(group)) is not None:
+            group = older
+        return group
 
     def __len__(self) -> int:
         return len(self.content)
@@ -40,7 +54,10 @@ def held_out_rows(keys: Keys, share: float, seed: int) -> tuple[Any, list[str]]:
     if not share or n < 2:
         return np.zeros(n, bool), notes
     unit = _units(keys, notes)
-    bundle = _bundles(unit, np.frombuffer(keys.group, np.uint64))
+    group = np.frombuffer(keys.group, np.uint64).copy()
+    for linked in keys.links:
+        group[group == np.uint64(linked)] = keys.root(linked)
+    bundle = _bundles(unit, group)
     if bundle.max() == 0:
         notes.append("All rows are bound together by groups; they are split one by one, so both sides are alike.")
         unit = np.arange(n, dtype=np.uint64)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from genwright.core import Bad, FilePath, Row
 from genwright.core import Settings as Base
-from genwright.data.files import find_files, read_text
+from genwright.data.files import Encoding, find_files, read_text
 
 
 class Settings(Base):
@@ -23,7 +23,7 @@ class Settings(Base):
     replace: tuple[tuple[str, str], ...] = Field(
         (), description="[regex, replacement] pairs applied in order to every group, e.g. to join continued lines"
     )
-    encoding: str = Field("utf-8", description="Encoding of the files")
+    encoding: Encoding = Field("utf-8", description="Encoding of the files")
 
     @model_validator(mode="after")
     def _must_compile(self) -> Settings:

@@ -16,7 +16,7 @@ from pydantic import Field
 from genwright.core import Bad, DataError, FilePath, Row
 from genwright.core import Settings as Base
 from genwright.data.arrow import arrow_rows, parquet_rows
-from genwright.data.files import BROKEN, MAX_LINE, File, find_files, shown
+from genwright.data.files import Encoding, BROKEN, MAX_LINE, File, find_files, shown
 
 
 class Settings(Base):
@@ -26,7 +26,7 @@ class Settings(Base):
         description="Files taken of a folder or archive",
     )
     delimiter: str = Field("", max_length=1, description="What stands between cells; empty is by the file's suffix")
-    encoding: str = Field("utf-8", description="Encoding of a csv or tsv file, e.g. gb18030")
+    encoding: Encoding = Field("utf-8", description="Encoding of a csv or tsv file, e.g. gb18030")
     header: tuple[str, ...] = Field((), description="Names of the columns, for a csv or tsv file without a header line")
 
 

@@ -10,7 +10,18 @@ from pydantic import Field
 
 from genwright.core import Bad, FilePath, Row
 from genwright.core import Settings as Base
-from genwright.data.files import BROKEN, MAX_LINE, MAX_TEXT, File, decoded, find_files, numbered_lines, read_text, shown
+from genwright.data.files import (
+    Encoding,
+    BROKEN,
+    MAX_LINE,
+    MAX_TEXT,
+    File,
+    decoded,
+    find_files,
+    numbered_lines,
+    read_text,
+    shown,
+)
 
 
 class Settings(Base):
@@ -22,7 +33,7 @@ class Settings(Base):
         "paragraph", description="What a row is; paragraphs end at an empty line"
     )
     size: int = Field(2000, ge=1, description="Characters of a chunk; it ends at a line's or word's end where it can")
-    encoding: str = Field("utf-8", description="Encoding of the files")
+    encoding: Encoding = Field("utf-8", description="Encoding of the files")
 
 
 def read(settings: Settings) -> Iterator[Row | Bad]:
