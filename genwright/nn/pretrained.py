@@ -277,6 +277,7 @@ def _weights(folder: Path, settings: ModelSettings, auto: str, seed: int, more: 
             "Check that config.json and the weights belong together.",
         ) from None
     _all_there(folder, report)
+    module.config._name_or_path = ""  # else the path on this machine would be saved with the model
     return _take_packed(module)
 
 

@@ -15,7 +15,10 @@ LLAMA = {
 }  # fmt: skip
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
 QWEN3 = LLAMA | {"model_type": "qwen3", "head_dim": 8}
-GEMMA3 = LLAMA | {"model_type": "gemma3_text", "head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}  # fmt: skip
+GEMMA3 = LLAMA | {
+    "model_type": "gemma3_text", "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8,
+    "layer_types": ["sliding_attention", "full_attention"],
+}  # fmt: skip
 DECODERS = {"llama": LLAMA, "gpt2": GPT2, "qwen3": QWEN3, "gemma3": GEMMA3}
 CHAT = Example((user("what is the capital of France?"), assistant("The capital of France is Paris.")))
 LONG_CHAT = Example(
