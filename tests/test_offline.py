@@ -98,7 +98,7 @@ def test_a_stored_card_is_found_and_a_missing_one_says_what_was_tried(tmp_path, 
         locate(str(card))
     assert "pypi:no-such==1#x.gguf" in caught.value.message
     assert "--from FILE" in caught.value.hint
-    pull(str(card), from_file=tmp_path / "x.gguf")
+    pull(str(card), given=tmp_path / "x.gguf")
     assert locate(str(card)).kind == "gguf"
     assert list_models()
 

