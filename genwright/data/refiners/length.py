@@ -23,6 +23,7 @@ class Settings(Base):
 
 
 def refine(examples: Iterator[Example], settings: Settings, *, report: Any) -> Iterator[Example]:
+    """Words are split at whitespace; characters are counted without it."""
     bounds = (
         ("prompt", settings.min_prompt, settings.max_prompt),
         ("answer", settings.min_answer, settings.max_answer),

@@ -58,6 +58,7 @@ class Settings(Base):
 
 
 def refine(examples: Iterator[Example], settings: Settings, *, report: Any) -> Iterator[Example]:
+    """Each row is dropped for the first rule that it breaks, which names the option to turn."""
     stop_words = set(settings.stop_words) or {w for words in _STOP_WORDS.values() for w in words.split()}
     for example in examples:
         fault = fault_of(side_of(example, settings.on), settings, stop_words)

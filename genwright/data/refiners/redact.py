@@ -25,6 +25,7 @@ class Settings(Base):
 
 
 def refine(examples: Iterator[Example], settings: Settings, *, report: Any) -> Iterator[Example]:
+    """Looks at every message, at `rejected` and at the words in `meta`. See core/pii.py for what counts."""
     for example in examples:
         found: set[str] = set()
         messages = tuple(_clean(message, settings, found) for message in example.messages)

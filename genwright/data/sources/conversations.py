@@ -34,6 +34,7 @@ _TURN_TAGS = {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "s
 
 
 def read(settings: Settings) -> Iterator[Row | Bad]:
+    """Raises DataError when the entry is not there, has no file or points outside its folder."""
     path, entry = settings.path, dict[str, Any]()
     info = path / "dataset_info.json"
     if must_exist(path).is_dir() and info.is_file():

@@ -18,10 +18,10 @@ from genwright.data.files import BROKEN, File, decoded, find_files, known_encodi
 class Settings(Base):
     path: FilePath = Field(description="A catalogue, a folder, a glob or an archive (.zip, .whl, .tgz)")
     include: tuple[str, ...] = Field(("*.po", "*.mo"), description="Files taken of a folder or archive, as globs")
-    target: str = Field(
+    target_language: str = Field(
         "", description="Language to take, as in de/LC_MESSAGES/x.po or de.po; empty takes every catalogue"
     )
-    source: str = Field(
+    source_language: str = Field(
         "", description="Language to translate from; empty is the catalogue's own message ids (most often English)"
     )
     fuzzy: bool = Field(False, description="Take entries that their translators marked as unsure")
@@ -47,14 +47,15 @@ class _Entry:
 
 
 def read(settings: Settings) -> Iterator[Row | Bad]:
-    pivot = _by_id(settings) if settings.source else None
+    """Raises DataError when there is no catalogue of the language. Message ids with a plural give two rows."""
+    pivot = _by_id(settings) if settings.source_language else None
     found = 0
     for file in find_files(settings.path, settings.include):
         if isinstance(file, Bad):
             yield file
             continue
         language = _language_of(file.name)
-        if settings.target and language != settings.target:
+        if settings.target_language and language != settings.target_language:
             continue
         found += 1
         for entry in _entries(file):
@@ -64,7 +65,7 @@ def read(settings: Settings) -> Iterator[Row | Bad]:
                 yield from _pairs(entry, language, settings, pivot)
     if not found:
         raise DataError(
-            f"No catalogue for {settings.target!r} in {settings.path}.",
+            f"No catalogue for {settings.target_language!r} in {settings.path}.",
             "Languages are read off paths such as de/LC_MESSAGES/x.mo or po/de.po.",
         )
 
@@ -97,11 +98,12 @@ def _by_id(settings: Settings) -> dict[tuple[str | None, str], _Entry]:
     """The translations into the language to translate from. Held in memory: catalogues are small."""
     entries: dict[tuple[str | None, str], _Entry] = {}
     for file in find_files(settings.path, settings.include):
-        if isinstance(file, File) and _language_of(file.name) == settings.source:
+        if isinstance(file, File) and _language_of(file.name) == settings.source_language:
             entries |= {e.key: e for e in _entries(file) if isinstance(e, _Entry) and (settings.fuzzy or not e.fuzzy)}
     if not entries:
         raise DataError(
-            f"No catalogue for {settings.source!r} in {settings.path}.", "Leave `source` out to use the ids."
+            f"No catalogue for {settings.source_language!r} in {settings.path}.",
+            "Leave `source_language` out to use the ids.",
         )
     return entries
 

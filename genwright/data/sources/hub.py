@@ -56,8 +56,9 @@ def read(settings: Settings) -> Iterator[Row | Bad]:
     except HFValidationError as error:
         raise DataError(f"{name!r} is no name of a dataset: {error}", "Names look like org/name.") from None
     except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"The hub did not give the dataset {name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            f"The hub did not give the dataset {name}: {said}",
             "Check the name and the connection. Offline, use a card (`genwright models list`) or a file of your own.",
         ) from None
 

@@ -38,6 +38,7 @@ class Settings(Base):
 
 
 def read(settings: Settings) -> Iterator[Row | Bad]:
+    """A row is one match; `where` is the line it begins on. Files are read whole, up to 64 MB each."""
     pattern = re.compile(settings.pattern, flags_of(settings.flags))
     clean = [(re.compile(old), new) for old, new in settings.replace]
     for file in find_files(settings.path, settings.include):

@@ -21,6 +21,7 @@ class Settings(Base):
 
 
 def read(settings: Settings) -> Iterator[Row | Bad]:
+    """Label columns give their words. Raises DataError when the folder is of another kind or lacks the split."""
     folder = must_exist(settings.path)
     if (folder / "dataset_dict.json").is_file():
         splits = _json(folder / "dataset_dict.json").get("splits", [])

@@ -16,7 +16,7 @@ from pydantic import Field
 from genwright.core import Bad, DataError, FilePath, Row
 from genwright.core import Settings as Base
 from genwright.data.arrow import arrow_rows, parquet_rows
-from genwright.data.files import Encoding, BROKEN, MAX_LINE, File, find_files, shown
+from genwright.data.files import BROKEN, MAX_LINE, Encoding, File, find_files, shown
 
 
 class Settings(Base):
@@ -31,6 +31,7 @@ class Settings(Base):
 
 
 def read(settings: Settings) -> Iterator[Row | Bad]:
+    """Cells of text tables are words as they stand. Raises DataError when a header names a column twice."""
     for file in find_files(settings.path, settings.include):
         if isinstance(file, Bad):
             yield file

@@ -11,10 +11,10 @@ from pydantic import Field
 from genwright.core import Bad, FilePath, Row
 from genwright.core import Settings as Base
 from genwright.data.files import (
-    Encoding,
     BROKEN,
     MAX_LINE,
     MAX_TEXT,
+    Encoding,
     File,
     decoded,
     find_files,
@@ -37,6 +37,7 @@ class Settings(Base):
 
 
 def read(settings: Settings) -> Iterator[Row | Bad]:
+    """`where` is the line a row begins on. Files are streamed, but for `split: file`."""
     for file in find_files(settings.path, settings.include):
         if isinstance(file, Bad):
             yield file

@@ -23,6 +23,7 @@ class Settings(Base):
 
 
 def read(settings: Settings) -> Iterator[Row | Bad]:
+    """Words stay as written: `Yes` is no boolean here. A malformed file costs only its own rows."""
     for file in find_files(settings.path, settings.include):
         text = file if isinstance(file, Bad) else read_text(file, limit=8_000_000)
         if isinstance(text, Bad):
