@@ -1,0 +1,273 @@
+"""llama.cpp in a process of its own, spoken to over a private socket: tokens in, text out, closing is cancelling."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from genwright.core import MissingExtra, ModelError, Part, Request, UsageError
+
+from .grammar import grammar_of
+
+WORKER = Path(__file__).with_name("llama_worker.py")
+SECONDS_TO_LOAD = 600
+
+
+def default_threads() -> int:
+    """All cores but one: with every core taken, one other busy process makes llama.cpp three times slower."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+class LlamaCpp:
+    """A GGUF file being served. `adapters` are (file, scale) pairs; `context` is in tokens, for each of `parallel`.
+
+    Raises MissingExtra without xllamacpp, and ModelError when the file cannot be loaded.
+    """
+
+    def __init__(
+        self, path: Path, *, context: int = 4096, parallel: int = 4, threads: int | None = None,
+        adapters: Sequence[tuple[Path, float]] = (),
+    ):  # fmt: skip
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise MissingExtra("xllamacpp", "text")
+        for file in (path, *(adapter for adapter, _ in adapters)):
+            if not file.is_file():
+                raise ModelError(f"There is no file {file}.", "Give a GGUF file.")
+        self.path, self.parallel = path, parallel
+        self._pieces: dict[int, str] = {}
+        self._folder = Path(tempfile.mkdtemp(prefix="gw-"))  # mode 0700: the socket is ours alone
+        self._socket = str(self._folder / "llama.sock")
+        self._key = secrets.token_urlsafe(32)
+        self._process = self._start(context, threads or default_threads(), adapters)
+        self._end = weakref.finalize(self, _stop, self._process, self._folder)
+        facts = self._ask("GET", "/props")
+        self.context: int = facts["default_generation_settings"]["n_ctx"]
+
+    def _start(self, context: int, threads: int, adapters: Sequence[tuple[Path, float]]) -> subprocess.Popen[bytes]:
+        options = {"path": str(self.path), "socket": self._socket, "key": self._key, "context": context,
+                   "parallel": self.parallel, "threads": threads,
+                   "adapters": [{"path": str(file), "scale": scale} for file, scale in adapters]}  # fmt: skip
+        log = self._folder / "log"
+        with log.open("wb") as chatter:
+            process = subprocess.Popen([sys.executable, "-P", str(WORKER)], stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, stderr=chatter, start_new_session=True)  # fmt: skip
+        assert process.stdin
+        assert process.stdout
+        try:
+            process.stdin.write(json.dumps(options).encode() + b"\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except BrokenPipeError:
+            answer = b""
+        if not answer or "error" in json.loads(answer):
+            said = " ".join(log.read_text(errors="replace").split())[-300:]
+            _stop(process, self._folder)
+            raise ModelError(
+                f"llama.cpp cannot load {self.path}: {said or 'it stopped while loading'}",
+                "Check that the file is a whole GGUF model, and that its adapters belong to it.",
+            )
+        return process
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """`special` reads <|…|> as control tokens, as in a rendered chat template."""
+        found = self._ask("POST", "/tokenize", {"content": text, "add_special": False, "parse_special": special})
+        tokens: list[int] = found["tokens"]
+        return tokens
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        text: str = self._ask("POST", "/detokenize", {"tokens": list(tokens)})["content"]
+        return text
+
+    def complete(self, tokens: Sequence[int], **options: Any) -> Iterator[dict[str, Any]]:
+        """llama.cpp's own events for a prompt of tokens, as they come; closing the iterator stops the decoding.
+
+        `options` are those of its `/completion`. Raises UsageError when the prompt is longer than the context or a
+        grammar is wrong, and ModelError when the process dies.
+        """
+        body = {"prompt": list(tokens), "stream": True, "cache_prompt": True, **options}
+        with closing(self._connect()) as connection:
+            response = self._request(connection, "POST", "/completion", body)
+            try:
+                for line in response:
+                    if line.startswith(b"data: "):
+                        event = json.loads(line[6:])
+                        yield event
+                        if event.get("stop"):
+                            return
+                    elif line.startswith(b"error: "):
+                        raise _error(json.loads(line[7:]))
+            except (OSError, http.client.HTTPException):
+                pass
+        raise self._gone()
+
+    def answer(
+        self, tokens: Sequence[int], request: Request, *, seed: int, adapters: Sequence[float] = ()
+    ) -> Iterator[Part]:
+        """Text deltas; the last one is empty and its meta says why the answer ended and how many tokens it took.
+
+        `adapters` are scales in the order of the files. Raises UsageError for constraints that cannot be enforced.
+        """
+        options: dict[str, Any] = {
+            "n_predict": request.max_new_tokens, "temperature": request.temperature, "top_p": request.top_p,
+            "top_k": request.top_k, "min_p": 0.0, "repeat_penalty": request.repetition_penalty,
+            "repeat_last_n": self.context,
+            "samplers": ["penalties", "temperature", "top_k", "top_p"], "seed": seed, "stop": list(request.stop),
+        }  # fmt: skip
+        grammar = grammar_of(request.constraints)
+        if grammar:
+            options["grammar"] = grammar
+        elif request.constraints.json_schema is not None:
+            options["json_schema"] = request.constraints.json_schema
+        for event in self.complete(tokens, **options, **self.scaled(adapters)):
+            if event["content"]:
+                yield Part(text=event["content"])
+            if event["stop"]:
+                why = "length" if event["stop_type"] == "limit" else "stop"
+                yield Part(meta={"finish_reason": why, "prompt_tokens": event["tokens_evaluated"],
+                                 "completion_tokens": event["tokens_predicted"]})  # fmt: skip
+
+    @staticmethod
+    def scaled(adapters: Sequence[float]) -> dict[str, Any]:
+        return {"lora": [{"id": number, "scale": scale} for number, scale in enumerate(adapters)]} if adapters else {}
+
+    def score(self, prompt: Sequence[int], answer: Sequence[int], *, adapters: Sequence[float] = ()) -> float:
+        """log P(answer | prompt) in nats, over exactly these tokens.
+
+        llama.cpp reports how likely a token was before grammars and biases touched it, so we lead it along the answer:
+        by a grammar of token ids as far as that reaches, and token by token by a bias where it does not (the last
+        token, for grammars cannot hold an end of turn; and pieces of a character).
+        """
+        total, done, options = 0.0, 0, self.scaled(adapters)
+        whole = self._whole(answer)
+        while done < len(answer):
+            run = 0
+            while done + run < len(answer) - 1 and whole[done + run]:
+                run += 1
+            before = [*prompt, *answer[:done]]
+            if run:
+                wanted = answer[done : done + run]
+                grammar = "root ::= " + " ".join(f"<[{token}]>" for token in wanted)
+                total += sum(self._led(before, wanted, grammar=grammar, **options))
+            else:
+                total += self._one(before, answer[done], **options)
+            done += max(run, 1)
+        return total
+
+    def _led(self, prompt: Sequence[int], wanted: Sequence[int], **options: Any) -> list[float]:
+        seen = [found for event in self.complete(prompt, n_predict=len(wanted), temperature=0.0, n_probs=1, **options)
+                for found in event.get("completion_probabilities", [])]  # fmt: skip
+        if seen and [found["id"] for found in seen] != list(wanted):
+            raise ModelError("llama.cpp did not follow the tokens of the reference answer.", "Please report the model.")
+        return [float(found["logprob"]) for found in seen]
+
+    def _one(self, prompt: Sequence[int], token: int, **options: Any) -> float:
+        found = self._led(prompt, [token], logit_bias=[[token, 1e6]], **options)
+        if found:
+            return found[0]
+        other = self.tokenize("a", special=False)[0]  # the beginning of a character is not reported; a letter is, and
+        for count in (1000, 1 << 20):  # what else was likely in its place
+            for event in self.complete(prompt, n_predict=1, temperature=0.0, logit_bias=[[other, 1e6]],
+                                       **options | {"n_probs": count}):  # fmt: skip
+                for probability in event.get("completion_probabilities", []):
+                    for candidate in probability["top_logprobs"]:
+                        if candidate["id"] == token:
+                            return float(candidate["logprob"])
+        raise ModelError(f"llama.cpp does not say how likely the token {token} is.", "Please report the model.")
+
+    def _whole(self, tokens: Sequence[int]) -> list[bool]:
+        """Which tokens are whole characters, not a part of one that takes several tokens."""
+        return ["�" not in self._piece(token) for token in tokens]
+
+    def _piece(self, token: int) -> str:
+        if token not in self._pieces:
+            self._pieces[token] = self.detokenize([token])
+        return self._pieces[token]
+
+    def close(self) -> None:
+        """End the process and give its memory back; calling twice is fine."""
+        self._end()
+
+    def __enter__(self) -> LlamaCpp:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # -- HTTP over the socket -----------------------------------------------------------------------------------------
+
+    def _connect(self) -> http.client.HTTPConnection:
+        return _Connection(self._socket)
+
+    def _ask(self, verb: str, path: str, body: Any = None) -> dict[str, Any]:
+        with closing(self._connect()) as connection:
+            try:
+                found: dict[str, Any] = json.loads(self._request(connection, verb, path, body).read())
+            except (OSError, http.client.HTTPException):
+                raise self._gone() from None
+        return found
+
+    def _request(
+        self, connection: http.client.HTTPConnection, verb: str, path: str, body: Any
+    ) -> http.client.HTTPResponse:
+        data = None if body is None else json.dumps(body).encode("utf-8", "replace")
+        head = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+        try:
+            connection.request(verb, path, data, head)
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            raise self._gone() from None
+        if response.status != 200:
+            raise _error(json.loads(response.read()).get("error", {}))
+        return response
+
+    def _gone(self) -> ModelError:
+        code = self._process.poll()
+        what = "was closed" if not self._end.alive else f"ended with code {code}" if code is not None else "hung up"
+        return ModelError(f"The process that runs {self.path.name} {what}.", "Load the model again.")
+
+
+class _Connection(http.client.HTTPConnection):
+    """http.client over a Unix socket."""
+
+    def __init__(self, path: str):
+        super().__init__("localhost")
+        self.place = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(self.place)
+
+
+def _error(said: dict[str, Any]) -> UsageError | ModelError:
+    if said.get("type") == "exceed_context_size_error":
+        return UsageError(
+            f"The prompt has {said.get('n_prompt_tokens')} tokens; the context holds {said.get('n_ctx')}.",
+            "Shorten the conversation, or load the model with a larger `context`.",
+        )
+    wrong = said.get("code") == 400
+    return (UsageError if wrong else ModelError)(f"llama.cpp refused: {said.get('message', 'no reason given')}")
+
+
+def _stop(process: subprocess.Popen[bytes], folder: Path) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            pipe.close()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    shutil.rmtree(folder, ignore_errors=True)
