@@ -77,3 +77,33 @@ def test_a_card_knows_whether_its_files_are_here(tmp_path, monkeypatch):
     with pytest.raises(ModelError) as caught:
         _ = card.path
     assert "genwright models pull aws-cli-examples" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(cards()) if find_card(name).kind == "dataset"])
+def test_a_dataset_is_read_by_a_source_with_right_options(name):
+    from genwright.core import choose
+
+    read = find_card(name).read
+    choose("sources", {**read, "path": read.get("path", "x.whl")}, key="source")
+
+
+def test_the_examples_of_the_command_line_are_cut_out_cleanly(tmp_path):
+    """The pattern of the card on the shapes that its pages have."""
+    from genwright.core import choose
+
+    page = tmp_path / "cp.rst"
+    page.write_text(
+        "**Example 1: To copy a file**\n\nThe following ``cp`` example copies `a file <https://x>`__. ::\n\n"
+        "    aws s3 cp a.txt \\\n        s3://bucket/a.txt\n\nOutput::\n\n    upload: a.txt\n\n"
+        "**To move it**\n\nThis command moves it.\n\nCommand::\n\n  aws s3 mv a b --query 'X[?A==`b`]'\n\n"
+        "**To be dropped, for it has no command**\n\nWords. ::\n\n    {\n      \"json\": 1\n    }\n\n"
+        "**To list**\n\n    aws s3 ls\n\n**To remove**::\n\n    aws s3 rm x\n"
+    )  # fmt: skip
+    read = dict(find_card("aws-cli-examples").read) | {"path": str(tmp_path), "include": ["*.rst"]}
+    rows = [row.fields for row in choose("sources", read, key="source")()]
+    assert rows == [
+        {"prompt": "To copy a file. The following cp example copies a file.", "group": "aws s3 cp",
+         "completion": "aws s3 cp a.txt s3://bucket/a.txt"},
+        {"prompt": "To move it. This command moves it.", "group": "aws s3 mv",
+         "completion": "aws s3 mv a b --query 'X[?A==`b`]'"},
+    ]  # fmt: skip
