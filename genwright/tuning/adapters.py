@@ -109,7 +109,7 @@ def merged(learner: Learner) -> Any:
             f"The model to start from has a {module.active_peft_config.peft_type.value} adapter; it cannot be merged.",
             "Go on with the same method, or start from its base model.",
         )
-    from genwright.tuning.quantised import restore_layers
+    from genwright.nn.quantised import restore_layers
 
     restore_layers(module)
     learner.module = module.merge_and_unload()

@@ -47,6 +47,11 @@ def target_lengths(batch: Any) -> tuple[int, ...]:
     return tuple(getattr(batch, "target_lengths", None) or batch.lengths)
 
 
+def keep_start(learner: Any) -> None:
+    """Let the learner keep what it says now, before the first step, so that it can be asked as a reference later."""
+    getattr(learner, "keep_base", lambda: None)()
+
+
 @contextmanager
 def reference(learner: Learner) -> Iterator[None]:
     """The learner as it was before tuning: no dropout, no gradient. Leaves every module's mode as it found it."""

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from genwright.core import UsageError, choose, shelves
+from genwright.core import UsageError, choose
 from genwright.core.plugin import PluginProblems
 from genwright.nn.attention import use_packed_attention
+from genwright.nn.quantised import quantise_layers
 
 from .tiny import TinyLearner, batch_of, llama, rows, teach
 
@@ -51,7 +52,7 @@ def test_an_adapter_comes_back_from_disk_with_the_same_logits(name, tmp_path):
     learner.module.save_pretrained(tmp_path, save_embedding_layers=False)
     again = TinyLearner()
     if name == "qlora":
-        shelves["methods"].load("qlora").quantise(again, bits=4, block=64)
+        quantise_layers(again.module)
     again.module = PeftModel.from_pretrained(again.module, tmp_path).eval()
     again.method = name
     assert torch.equal(logits(again), logits(learner))
@@ -81,7 +82,7 @@ def test_the_untuned_model_is_within_reach(name):
     learner = attach(name)
     base = TinyLearner()
     if name == "qlora":
-        shelves["methods"].load("qlora").quantise(base, bits=4, block=64)
+        quantise_layers(base.module)
     teach(learner, 3, RATE.get(name, 0.02))
     with learner.untuned():
         inside = logits(learner)
@@ -112,7 +113,7 @@ def test_a_quantised_base_takes_a_fraction_of_the_memory(bits, least):
 
 @pytest.mark.parametrize(("bits", "block", "most"), [(4, 64, 0.11), (4, 16, 0.09), (8, None, 0.009)])
 def test_a_quantised_weight_is_near_the_weight(bits, block, most):
-    from genwright.tuning.quantised import QuantisedLinear
+    from genwright.nn.quantised import QuantisedLinear
 
     torch.manual_seed(0)
     layer = torch.nn.Linear(100, 70)
@@ -127,7 +128,7 @@ def test_a_quantised_weight_is_near_the_weight(bits, block, most):
 
 
 def test_no_restored_weight_is_kept_for_the_backward_pass():
-    from genwright.tuning.quantised import QuantisedLinear
+    from genwright.nn.quantised import QuantisedLinear
 
     small, kept = QuantisedLinear.of(torch.nn.Linear(64, 64), bits=4), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape), lambda t: t):

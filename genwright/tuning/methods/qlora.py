@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from genwright.core import Learner, UsageError
-from genwright.tuning.adapters import LoraSettings, bare, blocks, lora_config, set_method, wrap
+from genwright.tuning.adapters import LoraSettings, lora_config, set_method, wrap
 
 
 class Settings(LoraSettings):
@@ -27,35 +27,15 @@ def attach(learner: Learner, settings: Settings, *, seed: int = 0) -> Learner:
     """Quantise the linear layers of the frozen base, then add LoRA in full precision (arXiv 2305.14314).
 
     Works on any machine: a quantised layer is restored when it is used, forwards and backwards, and thrown away.
-    Embeddings and the output head stay as they are.
+    Embeddings and the output head stay as they are. Raises UsageError when there is nothing to quantise.
     """
-    before, after = quantise(learner, bits=settings.bits, block=settings.block)
+    from genwright.nn.quantised import QuantisedLinear, quantise_layers
+
+    before, after = quantise_layers(learner.module, bits=settings.bits, block=settings.block)
+    if not any(isinstance(layer, QuantisedLinear) for layer in learner.module.modules()):
+        raise UsageError(f"{type(learner.module).__name__} has no linear layers to quantise.", "Use `method: lora`.")
     wrap(learner, lora_config(learner, settings), "qlora", seed=seed)
-    note = f"The linear layers of the base take {after / 2**20:.1f} MB instead of {before / 2**20:.1f} MB."
-    set_method(learner, "qlora", note)
+    if before:
+        note = f"The linear layers of the base take {after / 2**20:.1f} MB instead of {before / 2**20:.1f} MB."
+        set_method(learner, "qlora", note)
     return learner
-
-
-def quantise(learner: Learner, *, bits: int = 4, block: int = 64) -> tuple[int, int]:
-    """Replace every linear layer inside the blocks by a quantised one. Returns their bytes before and after.
-
-    The same call on the same weights gives the same layers, so a saved adapter meets the base it was trained on.
-    Raises UsageError when there is nothing to quantise.
-    """
-    from genwright.tuning.quantised import QuantisedLinear, plain_linear
-
-    before = after = 0
-    inner = bare(learner.module)
-    for name, _ in blocks(learner.module):
-        block_module = inner.get_submodule(name)
-        for path, layer in list(block_module.named_modules()):
-            if not plain_linear(layer) or "lora_" in path:
-                continue
-            owner, _, last = path.rpartition(".")
-            small = QuantisedLinear.of(layer, bits=bits, block=block)
-            setattr(block_module.get_submodule(owner), last, small)
-            before += layer.weight.numel() * layer.weight.element_size()
-            after += small.bytes
-    if not before:
-        raise UsageError(f"{type(inner).__name__} has no linear layers to quantise.", "Use `method: lora`.")
-    return before, after

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from genwright.core import Encoded, Example, Learner, Loss
 from genwright.core import Settings as Options
-from genwright.tuning.preferences import encode_pair, pair_logprobs, preference_loss, reference
+from genwright.tuning.preferences import encode_pair, keep_start, pair_logprobs, preference_loss, reference
 
 
 class Settings(Options):
@@ -27,6 +27,11 @@ class Settings(Options):
 def encode(learner: Learner, example: Example, settings: Settings) -> Encoded:
     """A row with `rejected` as a pair of sequences."""
     return encode_pair(learner, example)
+
+
+def prepare(learner: Any, settings: Settings) -> None:
+    """Keep the model as it is now: the reference."""
+    keep_start(learner)
 
 
 def loss(learner: Any, batch: Any, settings: Settings) -> Loss:

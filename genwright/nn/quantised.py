@@ -77,9 +77,28 @@ def restore_layers(module: nn.Module) -> None:
             setattr(module.get_submodule(owner), last, plain.train(layer.training))
 
 
-def plain_linear(layer: Any) -> bool:
-    """Whether the layer is an ordinary linear layer, which can be quantised."""
-    return type(layer) is nn.Linear
+def quantise_layers(module: nn.Module, *, bits: int = 4, block: int = 64) -> tuple[int, int]:
+    """Replace every linear layer inside the repeated blocks by a quantised one. Returns their bytes before and after.
+
+    The same call on the same weights gives the same layers, so a saved adapter meets the base it was trained on.
+    An adapter's own matrices, the embeddings and the head stay as they are.
+    """
+    before = after = 0
+    for name, layer in list(module.named_modules()):
+        if type(layer) is not nn.Linear or "lora_" in name or not _in_a_block(module, name):
+            continue
+        small = QuantisedLinear.of(layer, bits=bits, block=block)
+        owner, _, last = name.rpartition(".")
+        setattr(module.get_submodule(owner), last, small)
+        before += layer.weight.numel() * layer.weight.element_size()
+        after += small.bytes
+    return before, after
+
+
+def _in_a_block(module: nn.Module, name: str) -> bool:
+    """Whether one of the layer's owners is a list of blocks."""
+    parts = name.split(".")
+    return any(isinstance(module.get_submodule(".".join(parts[:end])), nn.ModuleList) for end in range(1, len(parts)))
 
 
 class _Product(torch.autograd.Function):
