@@ -82,12 +82,11 @@ def open_file(path: Path) -> BinaryIO:
     if must_exist(path).is_dir():
         raise DataError(f"{path} is a folder, not a file.", "Give a file in it, or a source that reads folders.")
     try:
-        file = path.open("rb", buffering=_CHUNK)
+        if path.suffix == ".gz":
+            return _capped(gzip.open(path), path.name, max(path.stat().st_size, 1), _Budget())
+        return path.open("rb", buffering=_CHUNK)
     except OSError as error:
         raise _unreadable(path, error) from None
-    if path.suffix != ".gz":
-        return file
-    return _capped(gzip.GzipFile(fileobj=file), path.name, path.stat().st_size, _Budget())
 
 
 def numbered_lines(file: BinaryIO, limit: int = MAX_LINE) -> Iterator[tuple[int, bytes | None]]:
