@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from genwright.core import (
     Batched,
     Chosen,
     Finding,
+    GenwrightError,
     Message,
     Model,
     Part,
@@ -36,7 +36,9 @@ from genwright.core import (
     Refused,
     Request,
     Tell,
+    UsageError,
     Verdict,
+    write_text,
 )
 from genwright.trust.ledger import Ledger
 
@@ -112,20 +114,23 @@ def generate_many(
 def write_labelled(
     text: str, path: Path, *, marks: Sequence[Chosen] = (), provenance: Provenance = Provenance(), tell: Tell = SILENT  # noqa: B008
 ) -> Path:  # fmt: skip
-    """Write an answer to a file with its labels (each mark sees the file when it is there; provenance comes last)."""
+    """Write an answer to a file with its labels (each mark sees the file when it is there; provenance comes last).
+
+    Raises UsageError when the file cannot be written.
+    """
     provenance = _dated(provenance)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     part = Part(text=text, path=path)
-    for mark in sorted(marks, key=lambda mark: getattr(mark.module, "last", False)):
-        part = mark.thing(part, provenance, mark.settings)
-        if warning := getattr(mark.module, "warning", lambda _: "")(mark.settings):
-            tell.note(warning)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+        for mark in sorted(marks, key=lambda mark: getattr(mark.module, "last", False)):
+            part = mark.thing(part, provenance, mark.settings)
+            if warning := getattr(mark.module, "warning", lambda _: "")(mark.settings):
+                tell.note(warning)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror}.", "Choose another place, or make room."
+        ) from None
     return path
 
 
@@ -228,7 +233,7 @@ class _Hall:
         """Ask one guard, in its own thread so that it can be given up. A failure is a block, or noted if allowed."""
         assert self.workers
         asked = self.workers.submit(guard.thing, parts, guard.settings)
-        failure = ""
+        failure, error = "", None
         try:
             error = asked.exception(getattr(guard.settings, "timeout", 5.0))
         except TimeoutError:
@@ -243,6 +248,8 @@ class _Hall:
         if failure:
             allowed = getattr(guard.settings, "on_error", "block") == "allow"
             self.note_verdict(guard, side, "allow" if allowed else "block", ["error"], failure)
+            if not allowed and isinstance(error, GenwrightError):
+                raise error  # it says itself what is wrong and what to do
             if not allowed:
                 raise Refused(
                     f"The guard {guard.name} {failure}, and what it has not judged does not pass.",

@@ -121,12 +121,12 @@ def test_time_is_linear_in_the_text(piece):
     times = []
     for size in (4_000, 32_000):
         text = (piece * size)[:size] + "!"
-        begun = time.perf_counter()
+        begun = time.process_time()
         check([Part(text=text)], settings)
         undecided(text, settings)
         pii.check([Part(text=text)], personal)
         pii.undecided(text, personal)
-        times.append(time.perf_counter() - begun)
+        times.append(time.process_time() - begun)
     assert times[1] < 20 * times[0] + 0.1
     assert times[1] < 1.5
 
@@ -142,9 +142,9 @@ def test_ten_thousand_words_are_no_burden():
     assert found(text, settings)[-1] == "needle"
     times = []
     for _ in range(20):
-        begun = time.perf_counter()
+        begun = time.process_time()
         check([Part(text=text)], settings)
-        times.append(time.perf_counter() - begun)
+        times.append(time.process_time() - begun)
     assert sorted(times)[10] < 0.02  # about 1 ms on a quiet machine; p95 is printed by benchmarks
 
 

@@ -4,6 +4,7 @@ import ast
 import json
 import random
 import sys
+import threading
 import time
 import types
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import genwright
 from genwright.core import (
+    DataError,
     Finding,
     Message,
     ModelError,
@@ -19,6 +21,7 @@ from genwright.core import (
     Provenance,
     Refused,
     Request,
+    UsageError,
     Verdict,
     assistant,
     choose,
@@ -217,13 +220,23 @@ def test_a_guard_that_fails_closes_the_door_unless_told_otherwise(monkeypatch, l
 
 
 def test_a_guard_that_takes_too_long_closes_the_door(monkeypatch, ledger):
-    made_guard(monkeypatch, lambda parts, settings: time.sleep(0.5))
+    done = threading.Event()
+    made_guard(monkeypatch, lambda parts, settings: done.wait(20))
     for on_error, expected in (("block", ""), ("allow", "hello")):
-        slow = Chosen("guards", "made", GuardSettings(timeout=0.02, on_error=on_error))
+        slow = Chosen("guards", "made", GuardSettings(timeout=0.05, on_error=on_error))
         begun = time.monotonic()
         said, refusal = heard(Says("hello"), slow, ledger=ledger)
-        assert time.monotonic() - begun < 0.4
+        assert time.monotonic() - begun < 10
         assert (said, bool(refusal)) == (expected, on_error == "block")
+    done.set()
+
+
+def test_a_list_of_words_that_is_gone_is_said_plainly_and_nothing_gets_out(tmp_path, ledger):
+    model = Says("hello")
+    with pytest.raises(DataError, match=r"gone\.txt"):
+        list(generate(model, ASKED, guards=[guard(files=[str(tmp_path / "gone.txt")])], ledger=ledger))
+    assert model.asked is None
+    assert [row["outcome"] for row in ledger.rows()] == ["failed"]
 
 
 @pytest.mark.parametrize(
@@ -333,6 +346,12 @@ def test_a_file_that_leaves_carries_its_labels(tmp_path):
     assert facts["provenance"]["data"] == "d" * 64
     assert list(facts["AIGC"]) == ["Label", "ContentProducer", "ProduceID", "ReservedCode1", "ContentPropagator",
                                    "PropagateID", "ReservedCode2"]  # fmt: skip
+
+
+def test_a_file_that_cannot_be_written_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_labelled("text", tmp_path / "file" / "a.txt")
 
 
 def test_the_visible_mark_can_stand_in_a_stream(ledger):
