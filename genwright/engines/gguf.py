@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import queue
+import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,6 +21,9 @@ from genwright.core import Example, Likelihood, Message, ModelError, Part, Reque
 from genwright.nn.gguf_header import Header, read_header
 from genwright.nn.gguf_tokenizer import GgufTokenizer
 from genwright.nn.text import Tokens, chat_tokens, make_ready, plain_tokens, prompt_tokens
+
+_HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_HAN}]|[^\s{_HAN}]+")
 
 
 class Adapter(core.Settings):
@@ -37,7 +43,7 @@ class Settings(core.Settings):
         "auto", description="Who computes; auto is OpenVINO where it is installed and takes this file, else llama.cpp"
     )
     context: int = Field(
-        4096, ge=16, description="Tokens of a prompt with its answer (at most what the model was made for)"
+        4096, ge=256, description="Tokens of a prompt with its answer, at most what the model was made for"
     )
     parallel: int = Field(4, ge=1, le=64, description="Answers that are decoded together")
     threads: int | None = Field(None, ge=1, description="CPU threads; null is all cores but one")
@@ -53,7 +59,7 @@ class Runner(Protocol):
     def detokenize(self, tokens: Sequence[int]) -> str: ...
     def answer(
         self, tokens: Sequence[int], request: Request, *, seed: int, adapters: Sequence[float] = ()
-    ) -> Iterator[Part]: ...
+    ) -> Generator[Part]: ...
     def score(self, prompt: Sequence[int], answer: Sequence[int], *, adapters: Sequence[float] = ()) -> float: ...
     def close(self) -> None: ...
 
@@ -103,13 +109,14 @@ class GgufModel:
         """Text deltas, then an empty part whose meta has `finish_reason`, `prompt_tokens`, `completion_tokens` and,
         where the prompt was too long, `cut`; closing the iterator stops the decoding.
 
-        A request whose last message is the assistant's is gone on with. `choice`, `regex`, `json_schema` and
-        `must_not_include` are enforced while decoding. Raises UsageError for combinations of them that cannot be.
+        A request whose last message is the assistant's is gone on with. Constraints are enforced while decoding,
+        but for `must_include`, which cannot be. Raises UsageError for those that exclude each other.
         """
         seed = next(self._seeds) if request.seed is None else request.seed
         prompt = self.prompt(request.messages)
-        for part in self.runner.answer(prompt.ids, request, seed=seed, adapters=self.scales):
-            yield replace(part, meta={**part.meta, "cut": prompt.cut}) if part.meta and prompt.cut else part
+        with closing(self.runner.answer(prompt.ids, request, seed=seed, adapters=self.scales)) as parts:
+            for part in _up_to(request.constraints.max_words, parts):
+                yield replace(part, meta={**part.meta, "cut": prompt.cut}) if part.meta and prompt.cut else part
 
     def generate_many(self, requests: Sequence[Request]) -> Iterator[tuple[int, Message]]:
         """Answers as they are ready, `settings.parallel` at a time; closing the iterator stops those under way."""
@@ -198,6 +205,20 @@ class GgufModel:
     def close(self) -> None:
         """End the runner's process and give its memory back."""
         self.runner.close()
+
+
+def _up_to(words: int | None, parts: Iterator[Part]) -> Iterator[Part]:
+    """End an answer before a word too many; Chinese characters and kana are words of their own, as in judging."""
+    text = ""
+    for part in parts:
+        text += part.text
+        found = list(islice(_WORD.finditer(text), words + 1)) if words else []
+        if words and len(found) > words:
+            end = found[words - 1].end() - (len(text) - len(part.text))
+            yield from [Part(text=part.text[:end])] if end > 0 else []
+            yield Part(meta={"finish_reason": "stop"})
+            return
+        yield part
 
 
 def _file(source: Path | None) -> Path:

@@ -13,14 +13,14 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from genwright.core import MissingExtra, ModelError, Part, Request, UsageError
 
-from .grammar import grammar_of
+from .grammar import grammar_of, only
 
 WORKER = Path(__file__).with_name("llama_worker.py")
 SECONDS_TO_LOAD = 600
@@ -91,7 +91,7 @@ class LlamaCpp:
         text: str = self._ask("POST", "/detokenize", {"tokens": list(tokens)})["content"]
         return text
 
-    def complete(self, tokens: Sequence[int], **options: Any) -> Iterator[dict[str, Any]]:
+    def complete(self, tokens: Sequence[int], **options: Any) -> Generator[dict[str, Any]]:
         """llama.cpp's own events for a prompt of tokens, as they come; closing the iterator stops the decoding.
 
         `options` are those of its `/completion`. Raises UsageError when the prompt is longer than the context or a
@@ -115,7 +115,7 @@ class LlamaCpp:
 
     def answer(
         self, tokens: Sequence[int], request: Request, *, seed: int, adapters: Sequence[float] = ()
-    ) -> Iterator[Part]:
+    ) -> Generator[Part]:
         """Text deltas; the last one is empty and its meta says why the answer ended and how many tokens it took.
 
         `adapters` are scales in the order of the files. Raises UsageError for constraints that cannot be enforced.
@@ -129,15 +129,14 @@ class LlamaCpp:
         grammar = grammar_of(request.constraints)
         if grammar:
             options["grammar"] = grammar
-        elif request.constraints.json_schema is not None:
-            options["json_schema"] = request.constraints.json_schema
-        for event in self.complete(tokens, **options, **self.scaled(adapters)):
-            if event["content"]:
-                yield Part(text=event["content"])
-            if event["stop"]:
-                why = "length" if event["stop_type"] == "limit" else "stop"
-                yield Part(meta={"finish_reason": why, "prompt_tokens": event["tokens_evaluated"],
-                                 "completion_tokens": event["tokens_predicted"]})  # fmt: skip
+        with closing(self.complete(tokens, **options, **self.scaled(adapters))) as events:
+            for event in events:
+                if event["content"]:
+                    yield Part(text=event["content"])
+                if event["stop"]:
+                    why = "length" if event["stop_type"] == "limit" else "stop"
+                    yield Part(meta={"finish_reason": why, "prompt_tokens": event["tokens_evaluated"],
+                                     "completion_tokens": event["tokens_predicted"]})  # fmt: skip
 
     @staticmethod
     def scaled(adapters: Sequence[float]) -> dict[str, Any]:
@@ -159,8 +158,7 @@ class LlamaCpp:
             before = [*prompt, *answer[:done]]
             if run:
                 wanted = answer[done : done + run]
-                grammar = "root ::= " + " ".join(f"<[{token}]>" for token in wanted)
-                total += sum(self._led(before, wanted, grammar=grammar, **options))
+                total += sum(self._led(before, wanted, grammar=only(wanted), **options))
             else:
                 total += self._one(before, answer[done], **options)
             done += max(run, 1)
