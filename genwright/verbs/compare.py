@@ -16,6 +16,7 @@ from genwright.core import Chosen, Dataset, GenwrightError, Judged, Run, choose
 
 from .evaluate import ANSWERS, difference_of, needs_of, read_samples
 from .page import loss_curves
+from .report import Report
 
 _OWN = ("name", "release")  # keys of a recipe that say nothing of how the model was made
 
@@ -72,7 +73,8 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _scores(a: Run, b: Run, notes: list[str]) -> list[dict[str, Any]]:
     left, right = _kept(a), _kept(b)
     for run, kept in ((a, left), (b, right)):
-        if not kept:
+        if not kept or not run.report_file.is_file():
+            kept.clear()
             notes.append(f"{run.folder} has no kept answers: run `genwright evaluate {run.folder}`.")
     if not left or not right:
         return []
@@ -118,9 +120,12 @@ def _compared(metric: Chosen, a: Run, b: Run, left: list[Judged], right: list[Ju
     if not left or ("general" in needs and _digests(general[0]) != _digests(general[1])):
         return None
     before, after = (
-        metric(pairs, task=run.recipe.task.settings, train=_train(run), general=rows, bootstrap=how, seed=0)
+        metric(
+            pairs, task=run.recipe.task.settings, train=_train(run), general=rows,
+            general_name=Report.load(run.report_file).facts["data"]["general"], bootstrap=how, seed=0,
+        )
         for run, pairs, rows in zip((a, b), (left, right), general, strict=True)
-    )
+    )  # fmt: skip
     found = difference_of(before, after, bootstrap=how, seed=0)
     return {
         "metric": metric.name, "a": before.value, "b": after.value, "difference": found["value"], "low": found["low"],

@@ -42,6 +42,7 @@ def test_scores_are_paired_on_the_same_rows(tmp_path):
     assert by["exact_match"]["low"] > 0
     assert by["exact_match"]["verdict"] == "better"
     assert (by["exact_match"]["rows"], by["perplexity"]["rows"], by["forgetting"]["rows"]) == (12, 20, 2)
+    assert "general:tiny" in by["forgetting"]["signature"]
     assert found["loss"]["training"] == (pytest.approx(2.76), pytest.approx(2.4))
     assert found["seconds"] == (3.0, 3.0)
     assert found["bytes"] == (10, 10)
