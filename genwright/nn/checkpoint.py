@@ -154,6 +154,17 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def told_when_full(folder: Path) -> Iterator[None]:
+    """A disk that is full under anything else that a run writes (events, curves) raises NotSaved too."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise _not_saved(folder, 0, error) from error
+
+
 def write_folder(target: Path, fill: Callable[[Path], None], *, needed: int = 0) -> None:
     """Let `fill` write a folder that appears at `target` whole or not at all, in place of what was there.
 

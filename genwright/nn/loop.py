@@ -119,7 +119,7 @@ def fit(
     Raises DataError when nothing can be learned from the rows, ModelError after too many NaN steps in a row or when
     all checkpoints are broken, NotSaved when the disk is full; KeyboardInterrupt once a checkpoint is written.
     """
-    with disk.only_one(folder / "checkpoints"), machine.as_set(settings):
+    with disk.told_when_full(folder), disk.only_one(folder / "checkpoints"), machine.as_set(settings):
         disk.clean(folder / "checkpoints")
         machine.seed_all(seed)
         place = machine.choose_device(settings.device)

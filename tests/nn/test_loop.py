@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -569,6 +570,14 @@ def test_a_full_disk_says_how_much_is_needed_and_loses_nothing(tmp_path: Path, m
     assert outcome.resumed_from == 4
     assert again.losses == log.losses
     assert digest(learner.module) == digest(whole.module)
+
+
+def test_a_disk_that_is_full_under_the_events_is_told_too(tmp_path: Path) -> None:
+    def full(learner: Any, batch: Any) -> Loss:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(disk.NotSaved, match="The disk is full"):
+        teach(tmp_path, objective=Objective(full))
 
 
 def test_memory_that_does_not_suffice_is_a_sentence(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""What these programs share: a small tuning through the real product, on real words, in a child that can be killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MODELS = {
+    "lora": {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "intermediate_size": 128, "max_position_embeddings": 256},
+    "full": {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 256},
+}  # fmt: skip
+
+
+@dataclass
+class Prepared:
+    train: Any
+    held_out: Any
+
+
+def make_recipe(method: str, seed: int, **train: Any) -> Any:
+    """LoRA on a small Llama, or all weights of a small GPT-2, both random; dropout so that random numbers matter."""
+    from genwright.core import Recipe
+
+    chosen = {"name": "lora", "rank": 8, "dropout": 0.1} if method == "lora" else method
+    settings = {"tokens_per_batch": 256, "tokens_per_pass": 128, "learning_rate": 2e-3, "max_steps": 80, "epochs": 100,
+                "checkpoint_every": 3, "evaluate_every": 20, "threads": 1, "weight_decay": 0.01} | train  # fmt: skip
+    return Recipe.from_dict(
+        {"name": method, "seed": seed, "data": {"source": "jsonl", "path": "topics.jsonl"},
+         "task": {"name": "instruct", "max_length": 128}, "method": chosen, "regularizers": ["neftune"],
+         "model": {"config": MODELS[method], "tokenizer": {"train": "bpe", "vocab_size": 1000}}, "train": settings}
+    )  # fmt: skip
+
+
+def make_rows() -> Prepared:
+    """Python's own reference: a topic's name asked, its first paragraph answered."""
+    from pydoc_data.topics import topics
+
+    from genwright.core import Dataset, Example, assistant, user
+
+    asked = [(name, text.split("\n\n")) for name, text in sorted(topics.items())]
+    rows = [Example((user(f"What is {n} in Python?"), assistant(" ".join(p[1].split())[:300]))) for n, p in asked if len(p) > 1]  # fmt: skip  # noqa: E501
+    return Prepared(Dataset(rows[8:]), Dataset(rows[:8]))
+
+
+def tune_here(folder: str, method: str, seed: int, train: dict[str, Any]) -> None:
+    """The child's work: what `genwright tune` does once the data is prepared."""
+    from genwright.core import GenwrightError, Run
+    from genwright.verbs.tune import tune
+
+    recipe = make_recipe(method, seed, **train)
+    try:
+        tune(recipe, Run.create(recipe, folder), make_rows())
+    except GenwrightError as error:
+        Path(folder, "error.txt").write_text(f"{error.message}\n{error.hint}\n")
+        raise SystemExit(error.exit_code) from None
+
+
+def start(work: Callable[..., None], *args: Any) -> Any:
+    """Run `work` in a child forked from a server that has the heavy libraries loaded already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "transformers", "peft", "genwright.nn.loop", "genwright.nn.decoder"])
+    child = context.Process(target=work, args=args)
+    child.start()
+    return child
+
+
+def kill(child: Any) -> None:
+    child.kill()  # SIGKILL
+    child.join()
+
+
+def polled(child: Any, *, every: float = 0.0005) -> Iterator[None]:
+    """Until the child has ended."""
+    while child.is_alive():
+        yield
+        time.sleep(every)
+
+
+def step_facts(folder: Path) -> list[tuple[int, str, str]]:
+    """(step, loss to the last bit, digest of the rows) of every step."""
+    from genwright.core import Run
+
+    return [(e["step"], float(e["loss"]).hex(), e["rows"]) for e in Run(folder).events("step")]
+
+
+def weight_hashes(folder: Path) -> dict[str, str]:
+    from genwright.nn.checkpoint import file_sha256
+
+    return {str(p.relative_to(folder)): file_sha256(p) for p in sorted((folder / "model").rglob("*.safetensors"))}
+
+
+def table(head: list[str], rows: list[list[Any]]) -> None:
+    cells = [head, *[[str(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    for row in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)), flush=True)
