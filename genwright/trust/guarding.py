@@ -12,9 +12,10 @@ from genwright.core import Settings
 class GuardSettings(Settings):
     """A guard is a module with `check(parts, settings) -> Verdict`, whose findings are spans of the parts' joined text.
 
-    In a stream it sees the answer so far. Two optional names tell what must be held back until more text has come:
+    In a stream it sees what is held back of the answer and 400 characters before it. Optional names say more:
     `window` (int), the longest span that it can find, or `undecided(text, settings) -> int`, the index from which on
-    the text may still become part of a finding. A guard without either judges only what has already come.
+    the text may still become part of a finding; and `context(settings) -> int`, how many characters before a span it
+    needs. A guard with neither `window` nor `undecided` judges only what has already come.
     """
 
     sides: tuple[Literal["request", "answer"], ...] = Field(

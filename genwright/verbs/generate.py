@@ -299,10 +299,12 @@ class _Window:
     def _release(self, *, final: bool) -> Iterator[Part]:
         """Send what is decided, with the findings in it replaced. Raises Refused when a guard blocks."""
         text, sent = self.before + self.held, len(self.before)
-        until = len(text) if final else max(sent, min(_undecided(guard, text) for guard in self.guards))
+        until = len(text) if final else min(_undecided(guard, text, sent) for guard in self.guards)
+        if until <= sent:
+            return
         cuts: list[_Cut] = []
         for guard in self.guards:
-            verdict = self.hall.look(guard, [Part(text=text)], "answer", len(text))
+            verdict = self._look(guard, text, sent)
             sure = [finding for finding in verdict.findings if sent < finding.end <= until]
             self._note(guard, verdict, sure)
             if verdict.action == "block" and (sure or not verdict.findings):
@@ -318,6 +320,13 @@ class _Window:
         self.before, self.held = text[:until][-_CONTEXT:], text[until:]
         if clean:
             yield self._part(clean)
+
+    def _look(self, guard: Chosen, text: str, sent: int) -> Verdict:
+        """The guard's verdict on what is held and as much before it as it needs; findings are places in `text`."""
+        base = _begin(guard, sent)
+        verdict = self.hall.look(guard, [Part(text=text[base:])], "answer", len(text) - base)
+        moved = tuple(Finding(f.rule, f.start + base, f.end + base) for f in verdict.findings)
+        return replace(verdict, findings=moved)
 
     def _part(self, text: str) -> Part:
         meta, self.meta = self.meta or None, {}
@@ -340,11 +349,17 @@ def _sides(guard: Chosen) -> Sequence[str]:
     return getattr(guard.settings, "sides", ("request", "answer"))
 
 
-def _undecided(guard: Chosen, text: str) -> int:
+def _begin(guard: Chosen, sent: int) -> int:
+    """Where the text begins that a guard is shown: `context(settings)` characters before what is held."""
+    ask = getattr(guard.module, "context", None)
+    return max(0, sent - (int(ask(guard.settings)) if ask else _CONTEXT))
+
+
+def _undecided(guard: Chosen, text: str, sent: int) -> int:
     """From where on a guard could still find something that begins in `text`."""
-    ask = getattr(guard.module, "undecided", None)
+    ask, base = getattr(guard.module, "undecided", None), _begin(guard, sent)
     if ask:
-        return int(ask(text, guard.settings))
+        return base + int(ask(text[base:], guard.settings))
     return len(text) - int(getattr(guard.module, "window", 0))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -36,10 +36,15 @@ class Settings(GuardSettings):
             raise ValueError("needs `words` or `files`")
         return self
 
+    @cached_property
+    def lists(self) -> _Lists:
+        """The words, ready to be looked for; read at the first look."""
+        return _read(self)
+
 
 def check(parts: Sequence[Part], settings: Settings) -> Verdict:
     """Every listed phrase in every reading of the parts' text. Raises DataError when a list cannot be read."""
-    text, lists = "".join(part.text for part in parts), _lists(settings)
+    text, lists = "".join(part.text for part in parts), settings.lists
     spans: dict[tuple[int, int], str] = {}
     for view in readings(text, leet=settings.disguises):
         for first, last, entry in _matches(view, lists):
@@ -55,7 +60,7 @@ def check(parts: Sequence[Part], settings: Settings) -> Verdict:
 
 def undecided(text: str, settings: Settings) -> int:
     """Where the longest ending begins that may still grow into a listed word, in any reading."""
-    lists = _lists(settings)
+    lists = settings.lists
     base = max(0, len(text) - lists.longest * (2 + settings.max_gap) - 16)
     place = len(text)
     for view in readings(text[base:], leet=settings.disguises, eager=True):
@@ -64,6 +69,11 @@ def undecided(text: str, settings: Settings) -> int:
                 place = min(place, base + view.starts[-size])
                 break
     return place
+
+
+def context(settings: Settings) -> int:
+    """The word before, and enough to tell the alphabet of the text."""
+    return 40
 
 
 # -- the lists --------------------------------------------------------------------------------------------------------
@@ -85,8 +95,7 @@ class _Lists:
     longest: int
 
 
-@lru_cache(32)
-def _lists(settings: Settings) -> _Lists:
+def _read(settings: Settings) -> _Lists:
     entries: dict[str, set[_Entry]] = {}
     for rule, phrase in _phrases(settings):
         for view in readings(phrase, leet=False)[:2]:  # as it is, and with its look-alikes as Latin
