@@ -67,6 +67,14 @@ class QuantisedLinear(nn.Linear):
         return f"in_features={self.in_features}, out_features={self.out_features}, bits={self.bits}"
 
 
+def quantised_as(module: nn.Module) -> dict[str, int]:
+    """How the layers of `module` are quantised, as options of `quantise_layers`; empty when none is."""
+    for layer in module.modules():
+        if isinstance(layer, QuantisedLinear):
+            return {"bits": layer.bits, "block": layer.block}
+    return {}
+
+
 def restore_layers(module: nn.Module) -> None:
     """Turn every quantised layer inside `module` back into an ordinary one, in place: before merging, for instance."""
     for name, layer in list(module.named_modules()):

@@ -15,14 +15,16 @@ from genwright.core import Encoded, Example, Learner, Loss, Message, Unlearnable
 def encode_pair(learner: Learner, example: Example) -> Encoded:
     """The better answer and the worse one as two sequences, weight one pair.
 
-    Raises Unlearnable when the row names no worse answer, or both are the same.
+    Raises Unlearnable when the row names no worse answer, both are the same, or one is too long.
     """
     rejected = example.meta.get("rejected")
     if not isinstance(rejected, Message):
         raise Unlearnable("no rejected answer")
     better = learner.encode(example)
     worse = learner.encode(Example((*example.prompt, rejected)))
-    if all(_same(a, b) for a, b in zip(better.sequences, worse.sequences, strict=True)):
+    if len(better.sequences) != 1 or len(worse.sequences) != 1:
+        raise Unlearnable("an answer is too long to be compared in one piece")
+    if _same(better.sequences[0], worse.sequences[0]):
         raise Unlearnable("chosen and rejected are the same")
     return Encoded(better.sequences + worse.sequences, better.size + worse.size, 1.0, better.cut + worse.cut)
 

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from genwright.core import UsageError, choose
+from genwright.core import Example, Request, UsageError, assistant, choose, shelves, user
 from genwright.core.plugin import PluginProblems
 from genwright.nn.attention import use_packed_attention
 from genwright.nn.quantised import quantise_layers
 
-from .tiny import TinyLearner, batch_of, llama, rows, teach
+from .tiny import TinyLearner, batch_of, engine_learner, llama, rows, teach
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 ADAPTERS = ["lora", "dora", "rslora", "qlora", "ia3", "prefix", "prompt", "p_tuning"]
@@ -334,3 +334,78 @@ def test_use_packed_attention_survives_wrapping():
     learner = attach("lora")
     use_packed_attention(learner.module)
     assert torch.isfinite(logits(learner)).all()
+
+
+# -- through the real engine ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["full", "freeze", *ADAPTERS])
+def test_a_tuned_model_is_saved_and_opened_and_answers_the_same(name, tmp_path):
+    engine = shelves["engines"].load("causal_lm")
+    base = engine_learner()
+    base.save(tmp_path / "base")
+    learner = engine.load(tmp_path / "base", engine.Settings())
+    learner.base_reference = {"source": "base", "path": str(tmp_path / "base"), "sha256": ""}
+    attach(name, learner)
+    first, last = teach(learner, 6, RATE.get(name, 0.02))
+    assert last < first
+    learner.module.eval()
+    learner.save(tmp_path / "tuned")
+    again = engine.load(tmp_path / "tuned", engine.Settings())
+    assert again.method == name
+    assert torch.allclose(logits(again), logits(learner), atol=1e-5)
+    assert not torch.allclose(logits(again), logits(base), atol=1e-2)
+    request = Request(messages=(user("the red cat"),), max_new_tokens=8)
+    said = ["".join(part.text for part in one.generate(request)) for one in (learner, again)]
+    assert said[0] == said[1]
+    assert [m.text for _, m in again.generate_many([request, request])] == [said[0]] * 2
+
+
+@pytest.mark.parametrize("name", ["prefix", "prompt", "lora", "qlora"])
+def test_peft_itself_reads_our_adapter(name, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    learner = attach(name, engine_learner())
+    teach(learner, 3, RATE.get(name, 0.02))
+    learner.module.eval()
+    learner.save(tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    if name == "qlora":
+        quantise_layers(base)
+    theirs = PeftModel.from_pretrained(base, tmp_path).eval()
+    batch = batch_of(learner, rows(1), supervise="all")
+    with torch.no_grad():
+        found = theirs(input_ids=batch.tokens[None], attention_mask=torch.ones_like(batch.tokens)[None]).logits
+        ours = learner.logits(batch)
+    assert torch.allclose(found[0, -len(batch.tokens) :][batch.targets != -100], ours, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["full", "lora", "prompt"])
+def test_the_engine_still_knows_the_model_before_tuning(name):
+    learner = engine_learner()
+    before = logits(learner)
+    attach(name, learner)
+    learner.keep_base()
+    teach(learner, 3, RATE.get(name, 0.02))
+    with learner.untuned():
+        assert torch.allclose(logits(learner), before, atol=1e-4)
+    assert not torch.allclose(logits(learner), before, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["full", "freeze", "lora", "ia3", "qlora", "prefix", "prompt"])
+def test_an_encoder_learns_labels_by_every_kind_of_method(name):
+    learner = encoder()
+    attach(name, learner)
+    assert any("classifier" in n for n in learning(learner))
+    examples = [Example((user(e.messages[0].text), assistant(("no", "yes")[i % 2]))) for i, e in enumerate(rows())]
+    first, last = teach(learner, 12, RATE.get(name, 0.02), examples)
+    assert last < first
+
+
+def encoder():
+    config = dict(model_type="bert", hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+                  max_position_embeddings=64)  # fmt: skip
+    learner = engine_learner("encoder", **config)
+    learner.set_labels(["no", "yes"])
+    return learner

@@ -125,3 +125,13 @@ def teach(learner, steps=20, rate=0.02, examples=None):
         loss.backward()
         optimizer.step()
     return losses[0], losses[-1]
+
+
+def engine_learner(engine="causal_lm", seed=0, **config):
+    """A real engine's learner with random weights and a tokenizer made from a few texts."""
+    from genwright.core import shelves
+
+    module = shelves["engines"].load(engine)
+    size = dict(SIZE, model_type="llama", head_dim=8, initializer_range=0.2, max_position_embeddings=128)
+    options = {"config": config or size, "tokenizer": {"train": "wordpiece", "vocab_size": 96}}
+    return module.load(None, module.Settings.model_validate(options), seed=seed, texts=[" ".join(WORDS)] * 3)

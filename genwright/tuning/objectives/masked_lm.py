@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genwright.core import Encoded, Example, Loss, Unlearnable, UsageError
 from genwright.core import Settings as Options
+from genwright.nn.text import special_ids
 
 
 class Settings(Options):
@@ -30,7 +31,7 @@ class Settings(Options):
 def encode(learner: Any, example: Example, settings: Settings) -> Encoded:
     """The whole text; its weight is the number of tokens that will be hidden on average."""
     encoded: Encoded = learner.encode(example, supervise="all")
-    special = set(learner.tokenizer.all_special_ids)
+    special = special_ids(learner.tokenizer)
     words = sum(int(token) not in special for part in encoded.sequences for token in part["tokens"])
     if not words:
         raise Unlearnable("no tokens to hide")
@@ -63,7 +64,7 @@ def hide(batch: Any, tokenizer: Any, settings: Settings, *, fixed: bool) -> Any:
     draw = torch.rand(tokens.shape, generator=generator, device=tokens.device)
     fate = torch.rand(tokens.shape, generator=generator, device=tokens.device)
     other = torch.randint(len(tokenizer), tokens.shape, generator=generator, device=tokens.device)
-    special = torch.tensor(tokenizer.all_special_ids, device=tokens.device)
+    special = torch.tensor(sorted(special_ids(tokenizer)), device=tokens.device)
     draw = draw.masked_fill(torch.isin(tokens, special), 2.0)
     chosen = (draw < settings.share) | (draw == draw.min())
     swapped = torch.where(fate < settings.masked, tokenizer.mask_token_id, other)
