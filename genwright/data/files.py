@@ -92,7 +92,7 @@ def open_file(path: Path) -> BinaryIO:
 def numbered_lines(file: BinaryIO, limit: int = MAX_LINE) -> Iterator[tuple[int, bytes | None]]:
     """(number from 1, line without its newline); None for a line above `limit` bytes, which is never held whole."""
     rest, number, too_long = b"", 0, False
-    while chunk := file.read(_CHUNK):
+    while chunk := file.read1(_CHUNK):  # type: ignore[attr-defined]
         lines = (rest + chunk).split(b"\n")
         rest = lines.pop()
         for line in lines:
@@ -264,7 +264,7 @@ class _Capped(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self.stream.read(len(buffer))
+        data = self.stream.read1(len(buffer))  # what there is, so that a broken end costs no more than itself
         buffer[: len(data)] = data
         self.out += len(data)
         self.budget.spent += len(data)

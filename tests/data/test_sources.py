@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import struct
 import sys
 import zipfile
@@ -108,7 +109,8 @@ def test_an_array_larger_than_the_window_is_streamed_whole(tmp_path):
 
 
 def test_a_gz_that_breaks_off_gives_what_came_before(tmp_path):
-    lines = "\n".join(json.dumps({"text": str(hash(str(i)))}) for i in range(200_000)).encode()
+    chance = random.Random(1)
+    lines = "\n".join(json.dumps({"text": str(chance.random())}) for _ in range(40_000)).encode()
     whole = gzip.compress(lines)
     rows = read("jsonl", written(tmp_path / "a.jsonl.gz", whole[: len(whole) // 2]))
     assert len(good(rows)) > 1000

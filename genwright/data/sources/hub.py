@@ -30,10 +30,9 @@ def read(settings: Settings) -> Iterator[Row | Bad]:
     """
     try:
         import huggingface_hub as hub
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+        from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
     except ImportError:
         raise MissingExtra("huggingface_hub", "text") from None
-    import httpx
 
     name, _, revision = settings.dataset.partition("@")
     wanted = settings.revision or revision or "main"
@@ -55,7 +54,7 @@ def read(settings: Settings) -> Iterator[Row | Bad]:
                 yield Row(where, row.fields) if isinstance(row, Row) else Bad(where, row.reason, row.raw)
     except HFValidationError as error:
         raise DataError(f"{name!r} is no name of a dataset: {error}", "Names look like org/name.") from None
-    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+    except (HTTPError, OfflineModeIsEnabled, OSError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"The hub did not give the dataset {name}: {said}",
