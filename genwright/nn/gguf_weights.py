@@ -1,8 +1,8 @@
 """GGUF files for tuning: dequantised once into a Hugging Face folder, which is kept in the store.
 
 We read the file ourselves (a memory map, names and offsets checked), restore one tensor at a time with the `gguf`
-package's numpy routines and write safetensors as we go: the 92 MB of SmolLM2-135M take two seconds, where loading through
-transformers takes twenty. Architectures that we do not know go through transformers.
+package's numpy routines and write safetensors as we go: a few seconds for SmolLM2-135M, where transformers takes
+twenty. Architectures that we do not know go through transformers.
 """
 
 from __future__ import annotations
@@ -145,6 +145,7 @@ def config_of(file: File) -> Any:
     """The transformers configuration that the keys describe."""
     from transformers import CONFIG_MAPPING
 
+    of_kind: Any = CONFIG_MAPPING
     kind = {"gemma3": "gemma3_text"}.get(file.architecture, file.architecture)
     tokens = file.tensors["token_embd.weight"].shape
     heads = int(file.of("attention.head_count", 0))
@@ -155,7 +156,7 @@ def config_of(file: File) -> Any:
         "pad_token_id": file.keys.get("tokenizer.ggml.padding_token_id"),
     }  # fmt: skip
     if kind == "gpt2":
-        return CONFIG_MAPPING[kind](
+        return of_kind[kind](
             **common, n_embd=tokens[1], n_layer=file.of("block_count"), n_head=heads,
             n_inner=file.of("feed_forward_length"), n_positions=file.of("context_length"),
             layer_norm_epsilon=file.of("attention.layer_norm_epsilon", 1e-5),
@@ -175,7 +176,7 @@ def config_of(file: File) -> Any:
         common["attention_bias"] = "blk.0.attn_q.bias" in file.tensors
     if kind.startswith("gemma"):
         common |= _gemma(file, common)
-    return CONFIG_MAPPING[kind](**common)
+    return of_kind[kind](**common)
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
@@ -287,12 +288,11 @@ def tokenizer_of(file: File) -> Any:
             f"The tokenizer of this GGUF file cannot be read: {error}.", "Use the model's folder."
         ) from None
     tokens = said["tokens"]
-    ids = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "unk_token": "unknown_token_id", "pad_token": "padding_token_id"}  # fmt: skip
-    named = {
-        name: tokens[file.keys[f"tokenizer.ggml.{key}"]]
-        for name, key in ids.items()
-        if 0 <= file.keys.get(f"tokenizer.ggml.{key}", -1) < len(tokens)
-    }
+    named = {}
+    for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
+        number = file.keys.get(f"tokenizer.ggml.{key}_token_id", -1)
+        if 0 <= number < len(tokens):
+            named[f"{name}_token"] = tokens[number]
     bos = file.keys.get("tokenizer.ggml.add_bos_token", said.get("tokenizer_type") == "llama")
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=made, add_bos_token=bool(bos) and "bos_token" in named,
@@ -393,7 +393,8 @@ def _check_names(shapes: Mapping[str, tuple[int, ...]], config: Any) -> None:
 def _class_of(config: Any) -> str:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    return str(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__)
+    classes: Any = MODEL_FOR_CAUSAL_LM_MAPPING
+    return str(classes[type(config)].__name__)
 
 
 def _left_out(name: str) -> bool:
@@ -424,6 +425,7 @@ def _rope(file: File) -> dict[str, Any]:
 
 def _gemma(file: File, common: Mapping[str, Any]) -> dict[str, Any]:
     layers = int(common["num_hidden_layers"])
+    per_head = common["hidden_size"] // common["num_attention_heads"]  # the 27B models scale by this one
     more: dict[str, Any] = {"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True}
     if file.architecture == "gemma":
         return more | {"hidden_act": "gelu_pytorch_tanh"}
@@ -434,8 +436,8 @@ def _gemma(file: File, common: Mapping[str, Any]) -> dict[str, Any]:
         return more | {
             "attn_logit_softcapping": file.of("attn_logit_softcapping", 50.0),
             "final_logit_softcapping": file.of("final_logit_softcapping", 30.0),
-            "query_pre_attn_scalar": common["hidden_size"] // common["num_attention_heads"] if layers == 46 else common["head_dim"],
-        }  # fmt: skip
+            "query_pre_attn_scalar": per_head if layers == 46 else common["head_dim"],
+        }
     pattern = file.of("attention.sliding_window_pattern", 6)
     if isinstance(pattern, list):
         more["layer_types"] = ["sliding_attention" if local else "full_attention" for local in pattern]
@@ -443,8 +445,7 @@ def _gemma(file: File, common: Mapping[str, Any]) -> dict[str, Any]:
         more["layer_types"] = [
             "full_attention" if (i + 1) % pattern == 0 else "sliding_attention" for i in range(layers)
         ]
-    scalar = common["hidden_size"] // common["num_attention_heads"] if layers == 62 else common["head_dim"]
-    return more | {"query_pre_attn_scalar": scalar}
+    return more | {"query_pre_attn_scalar": per_head if layers == 62 else common["head_dim"]}
 
 
 def _one(value: Any) -> Any:

@@ -21,7 +21,7 @@ class ModelSettings(Settings):
 
     config: dict[str, Any] = Field(
         {},
-        description="Random weights by this configuration: {model_type: llama, hidden_size: 256, …}, keys as in config.json",
+        description="Random weights by this, keys as in config.json: {model_type: llama, hidden_size: 256, …}",
     )
     tokenizer: TrainTokenizer | FilePath | None = Field(
         None, description="{train: bpe, vocab_size: 8000}, or a model folder or tokenizer.json; null is the model's own"

@@ -22,9 +22,11 @@ from genwright.core.things import SILENT, Tell
 from genwright.nn.attention import bare, packed_hidden, use_packed_attention
 from genwright.nn.options import ModelSettings, TrainTokenizer
 from genwright.nn.packing import Packed
+from genwright.nn.quantised import quantise_layers, quantised_as, restore_layers
 from genwright.nn.text import make_ready, open_tokenizer, train_tokenizer
 from genwright.nn.weights import MANIFEST, check_model_folder, parameters_in, read_json, weight_files, weights_digest
 
+_NEW_HEADS = ("classifier", "head", "score", "pooler", "bert.pooler", "pre_classifier")
 _LARGE = 1_000_000_000  # parameters beyond which `dtype: auto` keeps weights in bfloat16
 
 
@@ -61,7 +63,7 @@ class Pretrained:
         return next(self.module.parameters()).device
 
     def keep_base(self) -> None:
-        """Keep a frozen copy of the module as it is now, for `untuned`. An adapter needs none; twice keeps the first."""
+        """Keep a frozen copy of the module as it is now, for `untuned`. An adapter needs none; the first copy stays."""
         import copy
 
         if self._kept is None and not hasattr(self.module, "disable_adapter"):
@@ -100,8 +102,14 @@ class Pretrained:
         else:
             self.module.save_pretrained(folder, max_shard_size="4GB")
         self.tokenizer.save_pretrained(folder)
+        facts = json.dumps(self.facts(), indent=2, ensure_ascii=False)
+        (folder / MANIFEST).write_text(facts + "\n", encoding="utf-8")
+
+    def facts(self) -> dict[str, Any]:
+        """What genwright.json says of how to load the folder again."""
         facts = {"engine": self.engine, "method": self.method, "base": self.base_reference}
-        (folder / MANIFEST).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        how = quantised_as(self.module)
+        return facts | ({"quantised": how} if how else {})
 
     def _save_adapter(self, folder: Path) -> None:
         if not self.base_reference.get("path"):
@@ -128,6 +136,7 @@ class Pretrained:
                     "Virtual tokens cannot be merged into weights.", "Export the adapter, or tune by LoRA."
                 )
             return
+        restore_layers(self.module)
         with self._slow():
             self.module = self.module.merge_and_unload()
 
@@ -193,6 +202,18 @@ def open_pretrained(
     if (folder / MANIFEST).is_file():
         learner.method = str(read_json(folder / MANIFEST).get("method", ""))
     return learner
+
+
+def architectures(source: Path | None) -> list[str]:
+    """The class names in a folder's config.json (an adapter's: in its base's); empty where there are none."""
+    if source is None or not source.is_dir():
+        return []
+    if (source / "adapter_config.json").is_file():
+        facts = read_json(source / MANIFEST) if (source / MANIFEST).is_file() else {}
+        named = (facts.get("base") or {}).get("path")
+        return architectures(source / named) if named else []
+    found = read_json(source / "config.json").get("architectures") if (source / "config.json").is_file() else None
+    return [str(name) for name in found] if isinstance(found, list) else []
 
 
 def model_folder(source: Path, *, tell: Tell = SILENT) -> Path:
@@ -283,8 +304,7 @@ def _weights(folder: Path, settings: ModelSettings, auto: str, seed: int, more: 
 
 def _all_there(folder: Path, report: Any) -> None:
     """Weights that are missing would be random numbers: only a new head for a new task may be."""
-    missing = [name for name in report["missing_keys"] if not name.startswith(("classifier", "head", "score", "pooler",
-                                                                               "bert.pooler", "pre_classifier"))]  # fmt: skip
+    missing = [name for name in report["missing_keys"] if not name.startswith(_NEW_HEADS)]
     odd = [*missing, *(str(m[0]) for m in report["mismatched_keys"])]
     if odd:
         raise ModelError(
@@ -311,15 +331,17 @@ def _random(
     for key in keys:
         if key not in allowed:
             raise UsageError(f"config.{key}: a {kind} has no such key. {did_you_mean(key, allowed)}")
-    tokens = {"vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
-              "pad_token_id": tokenizer.pad_token_id}  # fmt: skip
-    keys = tokens | keys
+    tokens = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    keys = {"vocab_size": len(tokenizer)} | tokens | keys
     if keys["vocab_size"] < len(tokenizer):
         raise UsageError(
             f"config.vocab_size is {keys['vocab_size']} but the tokenizer has {len(tokenizer)} tokens.", "Leave it out."
         )
     try:
         config = of_kind(**keys, **more)
+        if config.is_encoder_decoder:  # the classes' own defaults belong to their first vocabularies
+            config.decoder_start_token_id = keys.get("decoder_start_token_id", tokenizer.pad_token_id)
+            config.forced_eos_token_id = keys.get("forced_eos_token_id")
         with seeded(seed):
             module = getattr(transformers, auto).from_config(config, dtype=weight_dtype(settings, 0))
     except (ValueError, TypeError, KeyError, RuntimeError, AssertionError, ZeroDivisionError, AttributeError) as error:
@@ -377,6 +399,10 @@ def _adapted(kind: Callable[..., Any], folder: Path, settings: ModelSettings, *,
         )
     learner = open_pretrained(kind, place, settings, auto=auto, seed=seed, texts=None, tell=tell, **more)
     learner.merge()
+    if facts.get("labels") and hasattr(learner, "set_labels"):
+        learner.set_labels(facts["labels"])
+    if facts.get("quantised"):
+        quantise_layers(learner.module, **facts["quantised"])
     if (folder / "tokenizer_config.json").is_file():
         learner.tokenizer = make_ready(open_tokenizer(folder))
     try:
@@ -403,7 +429,11 @@ def _plain_copy(module: Any) -> Any:
     """The transformers model under an adapter, as it was: same weights, no adapter layers."""
     import copy
 
-    return copy.deepcopy(module).unload() if hasattr(module, "unload") else module.get_base_model()
+    if not hasattr(module, "unload"):
+        return module.get_base_model()
+    plain = copy.deepcopy(module).unload()
+    restore_layers(plain)
+    return plain
 
 
 def first_positions(lengths: Sequence[int], device: torch.device) -> Tensor:

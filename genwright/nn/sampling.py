@@ -250,7 +250,7 @@ def _growing_layer() -> Any:
             if not self.is_initialized:
                 self.lazy_initialization(key_states, value_states)
             if not old or new > self.room[0].shape[-2]:
-                self.room = [self._larger(x, old, new, kept) for x, kept in
+                self.room: list[Any] = [self._larger(x, old, new, kept) for x, kept in
                              ((key_states, self.keys), (value_states, self.values))]  # fmt: skip
             for buffer, states in zip(self.room, (key_states, value_states), strict=True):
                 buffer[:, :, old:new] = states
@@ -262,7 +262,7 @@ def _growing_layer() -> Any:
             self.room = [self.keys, self.values]
 
         @staticmethod
-        def _larger(states: Tensor, old: int, new: int, kept: Tensor) -> Tensor:
+        def _larger(states: Tensor, old: int, new: int, kept: Any) -> Tensor:
             buffer = states.new_empty(*states.shape[:2], max(64, 2 * new if old else new + 64), states.shape[3])
             if old:
                 buffer[:, :, :old] = kept
@@ -348,7 +348,7 @@ def prepare(
     requests: Sequence[Request], prompts: Sequence[list[int]], *, tokenizer: Any, ends: Collection[int],
     vocabulary: int, room: int, plain: Sequence[bool], facts: Sequence[dict[str, Any]],
 ) -> list[Row]:  # fmt: skip
-    """Rows for `decode`. `room` is the model's length; `plain` rows go on with a text, so their words are read behind it."""
+    """Rows for `decode`. `room` is the model's length; `plain` rows are read behind the text they go on with."""
     return [
         Row(
             request, prompt, max(1, min(request.max_new_tokens, room - len(prompt))),

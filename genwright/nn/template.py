@@ -1,8 +1,8 @@
 """Chat templates: rendered in a sandbox that can neither reach Python nor run for long.
 
-A template comes with a model from a stranger. It gets the same names as in transformers (`messages`, `tools`,
-`add_generation_prompt`, special tokens, `raise_exception`, `strftime_now`, `tojson`, `{% generation %}`, loop controls),
-in jinja2's immutable sandbox, and besides: every turn of a loop and every call looks at a clock, and nothing that
+A template comes with a model from a stranger. It gets the same names as in transformers (`messages`, `tools`, special
+tokens, `add_generation_prompt`, `raise_exception`, `strftime_now`, `tojson`, `{% generation %}`, loop controls), in
+jinja2's immutable sandbox, and besides: every turn of a loop and every call looks at a clock, and nothing that
 multiplies text may grow past a bound.
 """
 
@@ -91,7 +91,7 @@ def _sandbox() -> Any:
     class Generation(jinja2.ext.Extension):
         """`{% generation %}…{% endgeneration %}` only marks a span; we find answers by ourselves."""
 
-        tags = {"generation"}
+        tags = {"generation"}  # noqa: RUF012  (jinja declares it so)
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno
@@ -122,7 +122,7 @@ def _sandbox() -> Any:
                 raise SecurityError("it formats text with %")
             return bounded(super().call_binop(context, operator, left, right))
 
-        def call(self, context: Any, called: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        def call(self, context: Any, called: Any, *args: Any, **kwargs: Any) -> Any:
             self.look_at_the_clock()
             return bounded(super().call(context, called, *args, **kwargs))
 

@@ -17,9 +17,9 @@ import numpy as np
 from genwright.core.content import Message
 from genwright.core.errors import ModelError, UsageError
 from genwright.core.model import Encoded, Unlearnable
-from genwright.nn.packing import IGNORE
 from genwright.nn.template import MARKED, PLAIN, render
 
+IGNORE = -100  # a target that is not learned; as in nn/packing, but asking a model must not load torch
 _LARGEST_TOKENIZER = 200_000_000  # bytes
 ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 
@@ -325,7 +325,7 @@ def _cut(
     tokenizer: Any, messages: Sequence[Message], head: str, ids: list[int], room: int | None, *,
     tokens: list[int] | None = None,
 ) -> tuple[list[int], int]:  # fmt: skip
-    """Cut a prompt to `room` from its start, but keep what stands before the first question if it fits in half of it."""
+    """Cut a prompt to `room` from its start, but keep what stands before the first question if it fits in half."""
     over = 0 if room is None else len(ids) - room
     if over <= 0 or room is None:
         return ids, 0

@@ -32,7 +32,7 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
     """Everything that can be checked without a library; returns the parsed config.json (or adapter_config.json).
 
     Raises ModelError for a folder without safetensors, with pickled weights only, with `auto_map` (code of its own),
-    with an index that points outside the folder, with a broken safetensors file or one that differs from its manifest.
+    with an index that points outside the folder, or with a broken safetensors file.
     """
     if not folder.is_dir():
         raise ModelError(f"There is no model folder {folder}.", "Give a folder in Hugging Face layout, or a GGUF file.")
@@ -42,7 +42,6 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
         if (folder / described).is_file():
             refuse_own_code(read_json(folder / described), folder / described)
     files = weight_files(folder)
-    check_manifest(folder)
     for path in files:
         check_safetensors(path)
     return config
@@ -134,28 +133,6 @@ def parameters_in(files: Iterable[Path]) -> int:
     return count
 
 
-def check_manifest(folder: Path) -> None:
-    """Compare the files of a run's model with the sha256 that were written beside them.
-
-    Raises ModelError when a byte differs or a file is missing. A folder without a manifest has nothing to compare.
-    """
-    if not (folder / MANIFEST).is_file():
-        return
-    hashes = read_json(folder / MANIFEST).get("checkpoint")
-    if not isinstance(hashes, dict):
-        return
-    for name, wanted in sorted(hashes.items()):
-        if Path(name).name != name or not isinstance(wanted, str) or len(wanted) != 64:
-            continue
-        path = folder / name
-        if not path.is_file():
-            raise ModelError(f"{folder} lacks {name}, which its manifest names.", "Restore it, or tune again.")
-        if sha256_of(path) != wanted:
-            raise ModelError(
-                f"{path} is not the file that was saved: its sha256 differs.", "Restore it, or tune again."
-            )
-
-
 def weights_digest(path: Path) -> str:
     """sha256 (hex) of a weights file; for a folder that of its one safetensors file, or of the list of several."""
     if path.is_file():
@@ -189,7 +166,8 @@ def _span(path: Path, name: str, entry: Any) -> tuple[int, int, str]:
     """(first byte, one past the last byte, name) of a tensor whose entry is sound."""
     if not isinstance(entry, dict) or entry.get("dtype") not in _BITS:
         raise _broken(path, f"the tensor {name!r} has no known dtype")
-    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
     if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
         raise _broken(path, f"the tensor {name!r} has no shape or no offsets")
     bits = _BITS[entry["dtype"]]
