@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "nn": {"core"},
     "media": {"core"},
     "trust": {"core"},
-    "verbs": {"core", "trust", "executors"},
+    "verbs": {"core", "nn", "trust", "executors"},
     "server": {"core", "verbs"},
     "cli": {"core", "verbs", "trust"},
     "api": {"core", "verbs"},
@@ -141,7 +141,8 @@ def test_nobody_but_a_door_catches_everything():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ExceptHandler):
                 names = ast.unparse(node.type) if node.type else "everything"
-                if names in ("everything", "Exception", "BaseException"):
+                passed_on = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None  # only cleans up
+                if names in ("everything", "Exception", "BaseException") and not passed_on:
                     wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} catches {names}")
     assert not wrong, "\n".join(wrong)
 

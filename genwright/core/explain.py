@@ -6,6 +6,8 @@ import types
 import typing
 from typing import Any
 
+from pydantic import BaseModel
+
 from .errors import UsageError
 from .plugin import Chosen, Pick, did_you_mean, shelves
 from .recipe import Recipe
@@ -50,7 +52,7 @@ def _entry(kind: str, default: Any, text: str, inner: Any) -> dict[str, Any]:
         choices = {name: shelves[inner.shelf].help(name) for name in shelves[inner.shelf]}
     elif hasattr(inner, "model_fields"):
         choices = {name: field.description or "" for name, field in inner.model_fields.items()}
-        default = None if hasattr(default, "model_fields") else default
+        default = None if isinstance(default, BaseModel) else default
     return {"type": kind, "default": default, "help": text, "choices": choices}
 
 

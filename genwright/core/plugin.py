@@ -47,6 +47,8 @@ FilePath = Annotated[Path, AfterValidator(_beside_recipe)]  # use it for every p
 
 @dataclass(frozen=True)
 class Shelf:
+    """A folder of plugins, which other distributions can add to."""
+
     name: str
     package: str
     gives: str  # the one public name that each file on this shelf must define
@@ -234,7 +236,21 @@ class Pick:
 def describe(shelf: str, name: str, *, key: str = "name") -> dict[str, Any]:
     """The JSON schema of one plugin: its help, its name, its settings."""
     settings = shelves[shelf].settings(name).model_json_schema()
+    settings = _inlined(settings, settings.get("$defs", {}))
     fields = {key: {"const": name}, **settings.get("properties", {})}
     schema = {"title": name, "description": shelves[shelf].help(name), "type": "object", "properties": fields,
               "required": [key, *settings.get("required", [])], "additionalProperties": False}  # fmt: skip
-    return schema | ({"$defs": settings["$defs"]} if "$defs" in settings else {})
+    return schema
+
+
+def _inlined(schema: Any, named: dict[str, Any]) -> Any:
+    """A schema without references, so that it can stand inside another one."""
+    if isinstance(schema, list):
+        return [_inlined(item, named) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(
+            named[schema["$ref"].rsplit("/", 1)[-1]] | {k: v for k, v in schema.items() if k != "$ref"}, named
+        )
+    return {key: _inlined(value, named) for key, value in schema.items() if key != "$defs"}

@@ -308,21 +308,22 @@ def put(fields: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key: `train.epochs`, `method.rank` (a plain name becomes a mapping), `refine.0.threshold`."""
     *path, last = key.split(".")
     place: Any = fields
-    for number, step in enumerate(path):
-        names = {"data": "source", "model": "source"}
-        if isinstance(place, list):
-            step_key: Any = int(step)
-        else:
-            step_key = step
-            place.setdefault(step, {})
-        if isinstance(place[step_key], str):
-            place[step_key] = (
-                {names.get(step, "name"): place[step_key]} if number == 0 or isinstance(place, list) else {}
-            )
-        elif isinstance(place[step_key], Mapping):
-            place[step_key] = dict(place[step_key])
-        place = place[step_key]
-    if isinstance(place, list):
-        place[int(last)] = value
-    else:
-        place[last] = value
+    for depth, step in enumerate(path):
+        at: Any = int(step) if isinstance(place, list) else step
+        inner = place[at] if isinstance(place, list) else place.get(at)
+        place[at] = _opened(inner, step if depth == 0 else "")
+        place = place[at]
+    place[int(last) if isinstance(place, list) else last] = value
+
+
+def _opened(value: Any, field: str) -> Any:
+    """What stands at a key, as something that options can be put into: a plain name becomes a mapping."""
+    if isinstance(value, list):
+        return list(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, str) and field == "data":
+        return {"path": value} if Path(value).suffix in _SUFFIXES else {"source": value}
+    if isinstance(value, str):
+        return {"source" if field == "model" else "name": value}
+    return {"name": "lora"} if field == "method" else {}

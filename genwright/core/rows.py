@@ -14,7 +14,8 @@ from typing import Any
 from .content import ROLES, Message, Part
 
 _ROLE_OF = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "function": "tool",
-            "observation": "tool", "developer": "system", "function_call": "assistant", "chatgpt": "assistant"}  # fmt: skip
+            "observation": "tool", "developer": "system", "function_call": "assistant",
+            "chatgpt": "assistant"}  # fmt: skip
 _PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("source", "target"),
           ("input", "output"), ("query", "response"))  # fmt: skip
 _FILES = {"images": "image", "image": "image", "audios": "audio", "audio": "audio"}

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from .content import Message
+from .content import system as system_says
 from .data import Example
 from .model import Constraints
 from .plugin import Settings
@@ -32,9 +33,11 @@ def no_change(example: Example, settings: TaskSettings) -> Example:
 
 @dataclass(frozen=True)
 class Task:
-    """`frame` turns a row's example into what the model is asked (prompt templates live there).
+    """What goes in and out (`takes`, `gives`), and what is used when a recipe names nothing else.
 
-    `engine` and `objective` are the shelf names used when a recipe names none; `metrics` are judged by default.
+    `engine` and `objective` are shelf names, `metrics` those judged by default. `frame` turns a row's example into
+    what the model is asked (prompt templates live there); `framed` is what training, evaluation and serving all use,
+    so that they put the same question.
     """
 
     takes: str
@@ -43,6 +46,13 @@ class Task:
     objective: str
     metrics: tuple[str, ...]
     frame: Callable[[Example, Any], Example] = no_change
+
+    def framed(self, example: Example, settings: TaskSettings) -> Example:
+        """The example as the model meets it: through the task's frame, with the system message if it has none."""
+        example = self.frame(example, settings)
+        if not settings.system or len(example.messages) < 2 or example.messages[0].role == "system":
+            return example
+        return Example((system_says(settings.system), *example.messages), example.meta)
 
 
 def with_shots(example: Example, shots: Sequence[Example]) -> Example:

@@ -48,9 +48,18 @@ def text_of(messages: Iterable[Message]) -> str:
 
 def side_of(example: Example, side: str) -> str:
     """The words of the `prompt`, of the `answer`, or of the whole `row`."""
-    if side == "answer":
-        return example.answer.text
-    return text_of(example.prompt if side == "prompt" else example.messages)
+    return example.answer.text if side == "answer" else text_of(messages_of(example, side))
+
+
+def identity(messages: Iterable[Message], *, exact: bool = False) -> int:
+    """64 bits that say whether two conversations count as the same: roles and order matter, width and case do not."""
+    said = (f"{m.role}\0{text_of((m,)) if exact else normal(text_of((m,)))}" for m in messages)
+    return digest64("\0".join(said))
+
+
+def messages_of(example: Example, side: str) -> tuple[Message, ...]:
+    """The messages of the `prompt`, the `answer` alone, or the whole `row`."""
+    return {"prompt": example.prompt, "answer": (example.answer,)}.get(side, example.messages)
 
 
 def digest64(text: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from genwright.core import (
     Chosen,
     Constraints,
+    Dataset,
     Message,
     Model,
     Part,
@@ -19,8 +20,8 @@ from genwright.core import (
     Request,
     Run,
     choose,
-    system,
     user,
+    with_shots,
 )
 
 
@@ -33,7 +34,6 @@ class Answerer:
     guards: Sequence[Chosen] = ()
     marks: Sequence[Chosen] = ()
     provenance: Provenance = field(default_factory=Provenance)
-    system: str = ""
     max_new_tokens: int = 256
     constraints: Constraints = field(default_factory=Constraints)
     template: Any = None  # the task's frame: how a question is put to this model
@@ -46,8 +46,6 @@ class Answerer:
         from .generate import generate
 
         asked = (user(messages),) if isinstance(messages, str) else tuple(messages)
-        if self.system and all(message.role != "system" for message in asked):
-            asked = (system(self.system), *asked)
         options = {"max_new_tokens": self.max_new_tokens, "constraints": self.constraints} | options
         request = Request(messages=self._framed(asked), **options)
         yield from generate(self.model, request, guards=self.guards, marks=self.marks,
@@ -88,16 +86,16 @@ def open_answerer(
 
 def _from_run(run: Run, recipe: Recipe, model: Model, added: Sequence[Chosen]) -> Answerer:
     settings, task = recipe.task.settings, recipe.task.thing
+    shots = Dataset.open(run.data / "train.jsonl").sample(settings.shots, recipe.seed) if settings.shots else []
     return Answerer(
         model,
         recipe.release.name or recipe.name,
         [*recipe.guards, *added],
         recipe.marks,
         provenance_of(run),
-        settings.system,
         settings.max_new_tokens,
         settings.constraints,
-        lambda example: task.frame(example, settings),
+        lambda example: with_shots(task.framed(example, settings), shots),
     )
 
 

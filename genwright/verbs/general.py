@@ -59,7 +59,7 @@ def general_set(held_out: Dataset, recipe: Recipe, train: Dataset) -> General:
     kept = _unseen(rows, train)
     if len(kept) < len(rows):
         notes.append(f"Forgetting: {len(rows) - len(kept)} general rows stand in the training data and were left out.")
-    framed = tuple(task.frame(row, recipe.task.settings) for row in kept)
+    framed = tuple(task.framed(row, recipe.task.settings) for row in kept)
     digest = fingerprint([row.as_dict() for row in framed])[:8]
     return General(f"{'+'.join(names)}@{digest}", framed, tuple(notes))
 

@@ -41,7 +41,7 @@ from genwright.core import (
 from genwright.core.home import locked
 from genwright.core.recipe import Data
 from genwright.core.rows import read_row
-from genwright.core.words import digest64, normal, text_of
+from genwright.core.words import identity, text_of
 
 from .data_report import Filter, Lengths, add_token_facts, write_report
 from .split import Keys, held_out_rows, shared_with
@@ -131,7 +131,7 @@ def _kept(source: Chosen | None, recipe: Recipe, book: _Book, path: Path, tell: 
     for refiner in recipe.refine:
         if not getattr(refiner.module, "after_split", False):
             examples = book.refined(refiner, examples)
-    frame, settings, keys = recipe.task.thing.frame, recipe.task.settings, Keys()
+    frame, settings, keys = recipe.task.thing.framed, recipe.task.settings, Keys()
     with path.open("wb") as file:
         for example in examples:
             try:
@@ -141,10 +141,9 @@ def _kept(source: Chosen | None, recipe: Recipe, book: _Book, path: Path, tell: 
                 book.reject(Bad(str(example.meta.get("where", "")), str(error), text_of(example.messages)[:300]))
                 continue
             file.write(line + b"\n")
-            prompt = text_of(m for m in framed.prompt if m.role != "system")
-            asked = digest64(normal(prompt)) if prompt else 0
-            keys.add(asked, digest64(normal(text_of(framed.messages))), framed.meta.get("group"))
-            book.measure(prompt, framed.answer.text, framed.meta.get("language"))
+            asked = [m for m in framed.prompt if m.role != "system"]
+            keys.add(identity(asked) if asked else 0, identity(framed.messages), framed.meta.get("group"))
+            book.measure(text_of(asked), framed.answer.text, framed.meta.get("language"))
     return keys
 
 

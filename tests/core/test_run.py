@@ -4,7 +4,7 @@ import pytest
 
 from genwright.core import Dataset, Example, Recipe, Run, UsageError, assistant, fingerprint, user, write_text
 
-RECIPE = Recipe.from_dict({"data": "rows.jsonl", "task": "instruct", "model": "m"})
+RECIPE = Recipe.from_dict({"name": "run", "data": "rows.jsonl", "task": "instruct", "model": "m"})
 
 
 def test_events_are_kept_in_order_and_a_torn_line_is_passed_over(tmp_path):
