@@ -9,7 +9,7 @@ from pydantic import Field
 
 from genwright.core import Example
 from genwright.core import Settings as Base
-from genwright.core.words import digest64, normal, side_of
+from genwright.core.words import identity, messages_of
 
 
 class Settings(Base):
@@ -21,8 +21,7 @@ def refine(examples: Iterator[Example], settings: Settings, *, report: Any) -> I
     """Holds 8 bytes of hash (about 70 with the set) a row."""
     seen: set[int] = set()
     for example in examples:
-        text = side_of(example, settings.on)
-        key = digest64(text if settings.exact else normal(text))
+        key = identity(messages_of(example, settings.on), exact=settings.exact)
         if key in seen:
             report.drop(example, f"the same {settings.on} as an earlier one")
         else:

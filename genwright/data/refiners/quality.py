@@ -19,7 +19,7 @@ _STOP_WORDS = {
     "es": "el la de que y en los es", "it": "il di che la e un per non", "pt": "o de que a e em para os",
     "nl": "de het een van en is dat niet", "zh": "的 了 是 在 不 有 我 和", "ja": "の に は を た が で て",
 }  # fmt: skip
-_SYMBOL = re.compile(r"[#…{}<>|\\^~=*_]|\.\.\.")
+_SYMBOL = re.compile(r"[#…]|\.\.\.")
 _BULLET = re.compile(r"\s*[-*•●▪‣◦]")
 
 
@@ -31,7 +31,7 @@ class Settings(Base):
         0.0, ge=0, description="Least mean word length; Gopher says 3; not for unspaced scripts"
     )
     max_word_length: float = Field(20.0, gt=0, description="Greatest mean word length; Gopher says 10")
-    max_symbols: float = Field(0.3, ge=0, description="Most symbols such as # … { < | a word; Gopher says 0.1")
+    max_symbols: float = Field(0.3, ge=0, description="Most hash signs and ellipses a word; Gopher says 0.1")
     min_letters: float = Field(
         0.5, ge=0, le=1, description="Least share of letters and digits among visible characters"
     )
