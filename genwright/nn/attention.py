@@ -197,6 +197,11 @@ def packed_attention(
     causal = kwargs.get("is_causal")
     causal = bool(getattr(module, "is_causal", True) if causal is None else causal)
     prefix = None if segments.prefix is None else segments.prefix[int(module.layer_idx)]  # type: ignore[arg-type]
+    if prefix is None and _can_stack(segments, query, key, causal, dropout, kwargs):
+        from genwright.nn.fused import PackedAttention, blocks
+
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return PackedAttention.apply(query, key, value, blocks(segments.lengths, causal), scaling), None
     sizes = [count * length for count, length in segments.runs()]
     parts = []
     for (count, length), q, k, v in zip(
@@ -211,6 +216,15 @@ def packed_attention(
         out = _attend(q, k, v, mask, causal and mask is None, dropout, scaling, kwargs.get("softcap"))
         parts.append(out.transpose(1, 2).reshape(1, count * length, out.shape[1], out.shape[3]))
     return torch.cat(parts, 1), None
+
+
+def _can_stack(
+    segments: Segments, query: Tensor, key: Tensor, causal: bool, dropout: float, kwargs: dict[str, Any]
+) -> bool:
+    """On a CPU the library's bf16 attention has a slow backward (3 times ours); in fp32 it is as good."""
+    longest, window = max(segments.lengths), kwargs.get("sliding_window")
+    plain = not dropout and not kwargs.get("softcap") and (window is None or window >= longest)
+    return plain and query.device.type == "cpu" and query.dtype == key.dtype == torch.bfloat16
 
 
 def _forward(

@@ -57,15 +57,16 @@ def hidden(model: nn.Module, packed: Packed) -> Tensor | None:
     layers = None if fast is None else _read_layers(model, packed)
     if fast is None or layers is None:
         return None
-    core = _core(model)
-    x = core.embed_tokens(packed.tokens).float()
-    cos, sin = (t[0, :, : t.shape[-1] // 2] for t in core.rotary_emb(x, packed.positions[None]))
-    row = Row(cos.contiguous(), sin.contiguous(), blocks(packed.lengths, causal=True), fast.dtype)
-    for layer in layers:
-        fast.refresh(layer)
-        x = _Attention.apply(x, layer, row, *layer.attention_parameters())
-        x = _GatedMlp.apply(x, layer, row, *layer.mlp_parameters())
-    out: Tensor = _Norm.apply(x, core.norm.weight, core.norm.variance_epsilon, fast.dtype)
+    core, kind = _core(model), packed.tokens.device.type
+    with torch.autocast(kind, enabled=False):  # precisions are chosen here, one by one
+        x = core.embed_tokens(packed.tokens).float()
+        cos, sin = (t[0, :, : t.shape[-1] // 2] for t in core.rotary_emb(x, packed.positions[None]))
+        row = Row(cos.contiguous(), sin.contiguous(), blocks(packed.lengths, causal=True), fast.dtype)
+        for layer in layers:
+            fast.refresh(layer)
+            x = _Attention.apply(x, layer, row, *layer.attention_parameters())
+            x = _GatedMlp.apply(x, layer, row, *layer.mlp_parameters())
+        out: Tensor = _Norm.apply(x, core.norm.weight, core.norm.variance_epsilon, fast.dtype)
     return out
 
 

@@ -34,7 +34,12 @@ def linear_cross_entropy(
     if not bool(keep.all()):
         hidden, targets = hidden[keep], targets[keep]
     options = (label_smoothing, softcap, scale, chunk, torch.is_grad_enabled())
-    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets, *options)
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    with torch.autocast(kind, enabled=False):
+        loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, bias, targets, *options)
     return loss
 
 

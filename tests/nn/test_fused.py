@@ -94,6 +94,18 @@ def test_bf16_is_as_near_to_fp32_as_the_models_own_bf16():
     assert all(g.dtype == torch.float32 for g in fast[1].values())
 
 
+def test_under_autocast_it_is_the_same_as_without():
+    model, packed = adapted(make()), row()
+    fused.speed_up(model, torch.bfloat16)
+    wanted = learn(model, packed)
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = lm_loss(model, packed_hidden(model, packed), packed.targets) / packed.weight
+    loss.backward()
+    assert loss.item() == pytest.approx(wanted[0], rel=1e-6)
+    assert all(torch.equal(p.grad, wanted[1][n]) for n, p in model.named_parameters() if p.grad is not None)
+
+
 def test_no_parameter_and_no_saved_name_changes():
     model = adapted(make())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -241,6 +241,21 @@ def test_token_types_travel_with_the_row():
     torch.testing.assert_close(packed_hidden(model, packed)[12:], wanted, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "gemma3"])
+def test_bf16_packed_is_as_near_to_fp32_as_bf16_one_by_one(kind):
+    model, sequences = make(kind), rows(kind, (150, 20, 20, 5))
+    if kind in ("gpt2", "bert"):
+        sequences = rows(kind, (60, 20, 20, 5))
+    packed = pack(sequences)
+    exact = one_by_one(model, sequences).item()
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = one_by_one(model, sequences).item()
+        found = lm_loss(model, packed_hidden(model, packed), packed.targets)
+    found.backward()
+    assert abs(found.item() - exact) / packed.weight < max(2 * abs(plain - exact) / packed.weight, 0.01)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
 def test_gradient_checkpointing_changes_nothing():
     model, packed = make("llama").train(), pack(rows("llama"))
     lm_loss(model, packed_hidden(model, packed), packed.targets).backward()
