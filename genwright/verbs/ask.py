@@ -54,7 +54,9 @@ class Answerer:
     def _framed(self, asked: tuple[Message, ...]) -> tuple[Message, ...]:
         from genwright.core import Example, assistant
 
-        return self.template(Example((*asked, assistant("")))).prompt if self.template else asked
+        framed = self.template(Example((*asked, assistant("")))) if self.template else None
+        # Plain continuation has no question: the text so far is the beginning of the answer.
+        return (framed.prompt or framed.messages) if framed else asked
 
     def close(self) -> None:
         close = getattr(self.model, "close", None)
