@@ -10,6 +10,7 @@ Latin look-alike; a Russian or Greek sentence stays as it is. Traditional and si
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def _fold(character: str) -> str:
         0x300 <= code <= 0x36F
         or 0x1AB0 <= code <= 0x1AFF
         or 0x20D0 <= code <= 0x20FF
-        or code in (0x115F, 0x3164, 0xFFA0)
+        or code in (0x115F, 0x1160, 0x3164, 0xFFA0)
     ):
         return ""
     plain = unicodedata.normalize("NFKC", character)
@@ -134,15 +135,32 @@ def is_latin(character: str) -> bool:
 
 
 def _with_leet(units: list[_Unit], letter: int, eager: bool) -> list[_Unit]:
-    """Digits and signs beside letters as letters. `1` and `|` may be an i or an l: `letter` is 0 or -1."""
-    done = list(units)
-    for i, (c, start, end) in enumerate(units):
-        if c in _LEET:
-            before = i > 0 and (is_latin(units[i - 1][0]) or units[i - 1][0] in _LEET)
-            after = i + 1 < len(units) and (is_latin(units[i + 1][0]) or units[i + 1][0] in _LEET)
-            if eager or after or (before and c.isdigit()):
-                done[i] = (_LEET[c][letter], start, end)
+    """Digits and signs in words as letters. `1` and `|` may be an i or an l: `letter` is 0 or -1."""
+    done, at = list(units), 0
+    groups = [(poses, list(word)) for poses, word in itertools.groupby(units, _may_pose)]
+    words = [run for poses, run in groups if poses]
+    posing = [eager or _is_word(words, number) for number in range(len(words))]
+    number = 0
+    for poses, run in groups:
+        if poses and posing[number]:
+            for i, (c, start, end) in enumerate(run):
+                if c in _LEET and (eager or c not in "!|" or i + 1 < len(run)):  # at a word's end they are punctuation
+                    done[at + i] = (_LEET[c][letter], start, end)
+        at, number = at + len(run), number + poses
     return done
+
+
+def _may_pose(unit: _Unit) -> bool:
+    return unit[0] in _LEET or is_latin(unit[0])
+
+
+def _is_word(words: list[list[_Unit]], number: int) -> bool:
+    """Digits are a number, a sign is a sign; with a letter among them or beside them (b.0.m.b) they are a word."""
+    characters = {c for c, _, _ in words[number]}
+    if len(words[number]) == 1:
+        beside = words[max(0, number - 1) : number] + words[number + 1 : number + 2]
+        return any(len(word) == 1 and is_latin(word[0][0]) for word in beside)
+    return any(is_latin(c) for c in characters) or (len(characters) > 1 and not any(c.isdigit() for c in characters))
 
 
 def _view(units: list[_Unit]) -> View:
@@ -151,15 +169,20 @@ def _view(units: list[_Unit]) -> View:
 
 
 def _shrunk(view: View, least: int, keep: int) -> View:
-    """Unbroken runs of at least `least` equal letters cut down to `keep`; the letters kept cover the whole run."""
-    text, starts, ends, at = [], list[int](), list[int](), 0
-    for run in _RUNS[least].finditer(view.text):
-        first, last = run.start(), run.end() - 1
-        if view.starts[first + 1 : last + 1] != view.ends[first:last]:
-            continue  # "boo oops"
-        middle = view.starts[last]
-        text.append(view.text[at:first] + run[1] * keep)
-        starts += [*view.starts[at:first], view.starts[first], middle][: first - at + keep]
-        ends += [*view.ends[at:first], *([middle] if keep > 1 else []), view.ends[last]]
-        at = run.end()
-    return View("".join([*text, view.text[at:]]), (*starts, *view.starts[at:]), (*ends, *view.ends[at:]))
+    """Unbroken runs of at least `least` equal letters cut down to `keep` (1 or 2); those cover the whole run."""
+    text, starts, ends = [], list[int](), list[int]()
+    at, size = 0, len(view.text)
+    while at < size:
+        last = at
+        while last + 1 < size and view.text[last + 1] == view.text[at] and view.starts[last + 1] == view.ends[last]:
+            last += 1
+        if last - at + 1 >= least and view.text[at].isalpha():
+            text.append(view.text[at] * keep)
+            starts += [view.starts[at], view.starts[last]][:keep]
+            ends += [view.starts[last], view.ends[last]][2 - keep :]
+        else:
+            text.append(view.text[at : last + 1])
+            starts += view.starts[at : last + 1]
+            ends += view.ends[at : last + 1]
+        at = last + 1
+    return View("".join(text), tuple(starts), tuple(ends))

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from genwright.core.card import Card, cards, find_card
 from genwright.core.errors import MissingExtra, ModelError, UsageError
+from genwright.core.home import store
 from genwright.core.model import Model
 from genwright.core.plugin import Chosen, choose, did_you_mean, shelves
 from genwright.core.recipe import ModelChoice
@@ -89,10 +90,13 @@ def show(name: str) -> dict[str, Any]:
 
 
 def remove(name: str) -> int:
-    """Remove a card's files from the store; returns the bytes freed."""
+    """Remove a card's files from the store, and what was converted from them; returns the bytes freed."""
     card = find_card(name)
-    freed = sum(path.stat().st_size for path in card.folder.rglob("*") if path.is_file()) if card.folder.is_dir() else 0
-    shutil.rmtree(card.folder, ignore_errors=True)
+    made = [path for file in card.files for path in (store() / "converted").glob(f"{file.sha256}*")]
+    freed = 0
+    for place in (card.folder, *made):
+        freed += sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+        shutil.rmtree(place, ignore_errors=True)
     return freed
 
 

@@ -26,8 +26,8 @@ def found(text, settings=None):
 
 ALL_OF_IT = (  # separated by bars
     "BOMB|b.o.m.b|b o m b|b-o-m-b|b  o  m  b|8omb|bоmb|ｂｏｍｂ|b\u200bo\u200dmb|boooombbb|𝐛𝐨𝐦𝐛|🅱️omb|bómb|bo.mb|@ss|"
-    "he11|h3ll|Ⓑⓞⓜⓑ|b\u00adomb|b*o*m*b|ᴮᴼᴹᴮ|ʙᴏᴍʙ|βomb|make a gun|make agun|m a k e a g u n|MAKE  A  GUN|"
-    "法 轮 功|法.轮.功|法轮功|法\u200b轮功|大 会"
+    "b.0.m.b|@$$|a$$|he11|h3ll|Ⓑⓞⓜⓑ|b\u00adomb|b*o*m*b|ᴮᴼᴹᴮ|ʙᴏᴍʙ|βomb|make a gun|make agun|m a k e a g u n|"
+    "MAKE  A  GUN|法 轮 功|法.轮.功|法轮功|法\u200b轮功|大 会"
 )
 DISGUISED = {text: text for text in ALL_OF_IT.split("|")} | {
     "a bomb here": "bomb", "B0MB!": "B0MB", "bomb2": "bomb", "开大会了": "大会", "(b.o.m.b.)": "b.o.m.b",
@@ -43,7 +43,8 @@ HARMLESS = [
     "Scunthorpe", "assess the class glass", "the pen is mine", "he'll go", "bomber", "shell", "hello", "a.s.a.p. now",
     "他很大。会不会下雨", "Закрой дверь", "and/or", "as soon as possible", "grass-fed", "to make a gunny sack",
     "b and om", "",
-    " ", "\u200b", "a", "ἀλλά", "https://example.com/assets", "user@example.com", "I'll", "we'll", "1,055.00",
+    " ", "\u200b", "a", "ἀλλά", "https://example.com/assets", "455", "$455",
+    "user@example.com", "I'll", "we'll", "1,055.00",
 ]  # fmt: skip
 
 

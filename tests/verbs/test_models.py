@@ -284,6 +284,45 @@ def test_pip_brings_a_wheel_from_where_the_user_says(tmp_path, monkeypatch):
         pull(gone)
 
 
+def test_https_is_streamed_checked_and_kept_on_https(tmp_path, monkeypatch, home):
+    class Answer(io.BytesIO):
+        url = "https://weights.example/tiny.gguf"
+
+    card, _ = card_of(tmp_path, "https://weights.example/tiny.gguf")
+    monkeypatch.setattr(fetching.urllib.request, "urlopen", lambda url, timeout: Answer(WORDS))
+    assert (pull(card) / "tiny.gguf").read_bytes() == WORDS
+    remove(str(tmp_path / "tiny.yaml"))
+    Answer.url = "http://elsewhere.example/"
+    with pytest.raises(ModelError, match="redirected away from https"):
+        pull(card)
+    monkeypatch.undo()
+    monkeypatch.setenv("GENWRIGHT_HOME", str(home))
+    nobody, _ = card_of(tmp_path, "https://127.0.0.1:9/tiny.gguf", name="nobody")
+    with pytest.raises(ModelError, match=r"https://127\.0\.0\.1:9/tiny\.gguf: .*refused"):
+        pull(nobody)
+
+
+def test_a_hub_that_does_not_answer_is_one_of_the_tried(tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def down(name, file, *, revision, local_dir):
+        assert (name, file, revision) == ("org/name", "in/tiny.gguf", "main")
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(hub, "hf_hub_download", down)
+    card, _ = card_of(tmp_path, "hf:org/name@main#in/tiny.gguf")
+    with pytest.raises(ModelError, match=r"tiny\.gguf: no connection"):
+        pull(card)
+
+    def up(name, file, *, revision, local_dir):
+        (local_dir / "tiny").write_bytes(WORDS)
+        return str(local_dir / "tiny")
+
+    monkeypatch.setattr(hub, "hf_hub_download", up)
+    assert pull(card).is_dir()
+
+
 # -- finding ----------------------------------------------------------------------------------------------------------
 
 
@@ -440,7 +479,7 @@ def test_a_gguf_that_lies_is_refused(tmp_path, raw):
 # -- listing and opening ----------------------------------------------------------------------------------------------
 
 
-def test_list_show_and_remove(tmp_path):
+def test_list_show_and_remove(tmp_path, home):
     known = {one.card.name: one for one in list_models()}
     assert not known["smollm2-135m-instruct"].is_here
     assert known["smollm2-135m-instruct"].card.size == 98_362_432
@@ -449,7 +488,11 @@ def test_list_show_and_remove(tmp_path):
     _, path = card_of(tmp_path, f"file:{tmp_path}/x")
     pull(path)
     assert show(path)["here"]
-    assert remove(path) == len(WORDS)
+    converted = home / "store" / "converted" / f"{hashlib.sha256(WORDS).hexdigest()}-1"
+    converted.mkdir(parents=True)
+    (converted / "model.safetensors").write_bytes(b"1234")
+    assert remove(path) == len(WORDS) + 4
+    assert not converted.exists()
     assert not show(path)["here"]
 
 
