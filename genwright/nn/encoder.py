@@ -48,6 +48,8 @@ class Encoder(Pretrained):
             raise UsageError(f"Labels must be two or more different ones, not {list(labels)[:8]}.", "Check the data.")
         if labels == self.labels:
             return
+        if hasattr(self.module, "disable_adapter"):
+            raise UsageError("The labels of a tuned adapter cannot be changed.", "Start from its base model.")
         inner = bare(self.module)
         layer, put = _last_linear(inner)
         with seeded(seed):
@@ -251,8 +253,6 @@ def _last_linear(inner: Any) -> tuple[nn.Linear, Callable[[nn.Module], None]]:
     """The layer that gives the labels, and what puts another in its place."""
     owner, name = (inner.classifier, "out_proj") if hasattr(inner.classifier, "out_proj") else (inner, "classifier")
     layer = getattr(owner, name)
-    if hasattr(layer, "modules_to_save"):
-        raise UsageError("The labels of a tuned adapter cannot be changed.", "Start from its base model.")
     return layer, lambda new: setattr(owner, name, new)
 
 

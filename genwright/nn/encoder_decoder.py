@@ -180,7 +180,7 @@ class EncoderDecoder(Pretrained):
 
     def _group(self, rows: Sequence[dict[str, Any]]) -> Group:
         source, seen = _padded([row["tokens"] for row in rows], 0)
-        targets, real = _padded([row["targets"] for row in rows], IGNORE)
+        targets, _ = _padded([row["targets"] for row in rows], IGNORE)
         given = torch.cat([torch.full((len(rows), 1), self._start()), targets[:, :-1]], 1)
         given = torch.where(given == IGNORE, 0, given)
         device = self.device

@@ -27,6 +27,11 @@ from genwright.nn.text import make_ready, open_tokenizer, train_tokenizer
 from genwright.nn.weights import MANIFEST, check_model_folder, parameters_in, read_json, weight_files, weights_digest
 
 _NEW_HEADS = ("classifier", "head", "score", "pooler", "bert.pooler", "pre_classifier")
+_OLDER_KEYS = {  # keys of older config.json files that the classes still read -> the key that they became
+    "rope_theta": "rope_parameters", "rope_scaling": "rope_parameters", "rope_local_base_freq": "layer_types",
+    "global_rope_theta": "layer_types", "local_rope_theta": "layer_types", "global_attn_every_n_layers": "layer_types",
+    "sliding_window_pattern": "layer_types", "decoder_start_token_id": "is_encoder_decoder",
+}  # fmt: skip
 _LARGE = 1_000_000_000  # parameters beyond which `dtype: auto` keeps weights in bfloat16
 
 
@@ -210,6 +215,8 @@ def architectures(source: Path | None) -> list[str]:
         return []
     if (source / "adapter_config.json").is_file():
         facts = read_json(source / MANIFEST) if (source / MANIFEST).is_file() else {}
+        if facts.get("labels"):
+            return ["ForSequenceClassification"]
         named = (facts.get("base") or {}).get("path")
         return architectures(source / named) if named else []
     found = read_json(source / "config.json").get("architectures") if (source / "config.json").is_file() else None
@@ -328,6 +335,7 @@ def _random(
         raise UsageError(f"No model_type {kind!r}. {did_you_mean(str(kind), known.keys())}")
     of_kind = known[kind]
     allowed = {*of_kind().to_dict(), *getattr(of_kind, "attribute_map", {})}
+    allowed |= {old for old, new in _OLDER_KEYS.items() if new in allowed}
     for key in keys:
         if key not in allowed:
             raise UsageError(f"config.{key}: a {kind} has no such key. {did_you_mean(key, allowed)}")

@@ -1,4 +1,4 @@
-"""Encoder–decoders: groups of rows have the loss of rows alone, and what is drawn with a cache is what is drawn without."""
+"""Encoder–decoders: groups of rows have the loss of rows alone; what is drawn with a cache is what is drawn without."""
 
 import pytest
 import torch
