@@ -140,7 +140,7 @@ def clean(folder: Path) -> None:
 def only_one(folder: Path) -> Iterator[None]:
     """Hold the run's lock: two processes must not tune into one folder. Raises UsageError when it is held already."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / ".tune.lock").open("w") as lock:
         try:
             import fcntl
 
@@ -149,7 +149,7 @@ def only_one(folder: Path) -> Iterator[None]:
             pass
         except BlockingIOError:
             raise UsageError(
-                f"Another process is tuning in {folder.parent} at this moment.", "Wait for it, or use another folder."
+                f"Another process is tuning in {folder} at this moment.", "Wait for it, or use another folder."
             ) from None
         yield
 
@@ -170,6 +170,8 @@ def write_folder(target: Path, fill: Callable[[Path], None], *, needed: int = 0)
 
     Raises NotSaved when it cannot be written (`needed` bytes are named); then nothing has changed.
     """
+    from safetensors import SafetensorError
+
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -181,13 +183,13 @@ def write_folder(target: Path, fill: Callable[[Path], None], *, needed: int = 0)
         _put_in_place(temporary, target)
         _sync(target.parent)
     except OSError as error:
-        _remove(temporary)
         raise _not_saved(target, needed, error) from error
-    except BaseException as error:
+    except (RuntimeError, SafetensorError) as error:  # a library in another language wrote
+        if "No space left" not in str(error) and "os error 28" not in str(error):
+            raise
+        raise _not_saved(target, needed, OSError(errno.ENOSPC, "No space left on device")) from error
+    finally:
         _remove(temporary)
-        if "No space left" in str(error) or "os error 28" in str(error):  # a library in another language wrote
-            raise _not_saved(target, needed, OSError(errno.ENOSPC, "No space left on device")) from error
-        raise
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> str:

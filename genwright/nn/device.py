@@ -100,6 +100,7 @@ def random_state(device: torch.device) -> tuple[dict[str, torch.Tensor], dict[st
 
 
 def set_random_state(tensors: dict[str, torch.Tensor], plain: dict[str, Any], device: torch.device) -> None:
+    """Put every generator back to what `random_state` gave."""
     torch.set_rng_state(tensors["cpu"])
     if device.type == "cuda" and "cuda" in tensors:
         torch.cuda.set_rng_state(tensors["cuda"], device)

@@ -36,7 +36,7 @@ from genwright.core.things import SILENT, Tell
 from . import checkpoint as disk
 from . import device as machine
 from .packing import plan_rows
-from .schedule import Plan, learning_rate
+from .schedule import Plan, epochs_wanted, learning_rate
 from .tokens import Counts, Tokens, encode_all, forget_others
 
 HELD_OUT_ROWS = 256  # looked at during training, always the same; the evaluation afterwards takes all
@@ -119,7 +119,7 @@ def fit(
     Raises DataError when nothing can be learned from the rows, ModelError after too many NaN steps in a row or when
     all checkpoints are broken, NotSaved when the disk is full; KeyboardInterrupt once a checkpoint is written.
     """
-    with disk.told_when_full(folder), disk.only_one(folder / "checkpoints"), machine.as_set(settings):
+    with disk.told_when_full(folder), disk.only_one(folder), machine.as_set(settings):
         disk.clean(folder / "checkpoints")
         machine.seed_all(seed)
         place = machine.choose_device(settings.device)
@@ -197,6 +197,7 @@ class _Training:
                     if interrupts.asked and not done:
                         interrupts.leave(progress.step)
         finally:
+            self.learner.label_smoothing = 0.0  # type: ignore[attr-defined]
             for tracker in trackers:
                 tracker.close()
         self._leave_weights()
@@ -251,12 +252,12 @@ class _Training:
             with machine.passes_in(self.dtype, self.device):
                 loss = self.step_with_all(batch)
             (loss.total / planned).backward()
-            totals.append(loss.total.detach().double())
+            totals.append(loss.total.detach())
             weight, slots = weight + float(loss.weight), slots + size
             for name, value in loss.logs.items():
                 figures[name] = figures.get(name, 0.0) + value * float(loss.weight)
         averaged = {name: value / weight for name, value in figures.items()} if weight else {}
-        return torch.stack(totals).sum(), weight, slots, len(passes), averaged
+        return torch.stack(totals).cpu().double().sum(), weight, slots, len(passes), averaged
 
     def _finish_gradient(self, planned: float, weight: float) -> float:
         """Divide by the true weight where it differs from the planned one (masked at random, say), then clip."""
@@ -369,7 +370,8 @@ class _Training:
         self.log("tune.start", rows=len(self.rows), held_out_rows=len(self.looked), slots=int(self.rows.sizes.sum()),
                  supervised=float(self.rows.weights.sum()), trainable=trainable, parameters=parameters,
                  device=str(self.device), dtype=str(self.dtype).removeprefix("torch."), threads=torch.get_num_threads(),
-                 steps=self.plan.steps, epochs=self.settings.epochs, seed=self.seed, inputs=mine)  # fmt: skip
+                 steps=self.plan.steps, epochs=self.plan.epoch(self.plan.steps), seed=self.seed,
+                 inputs=mine)  # fmt: skip
 
     def _save(self) -> None:
         progress = self.progress
@@ -523,7 +525,7 @@ class Progress:
 
 def what_matters(settings: Train) -> dict[str, Any]:
     """The settings that make the training what it is; the others may change between a kill and the next start."""
-    return settings.model_dump(mode="json", exclude=_FREE)
+    return settings.model_dump(mode="json", exclude=_FREE) | {"epochs": str(epochs_wanted(settings))}
 
 
 def make_optimizer(module: nn.Module, settings: Train) -> torch.optim.Optimizer:

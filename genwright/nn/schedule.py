@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import count, takewhile
 
 import numpy as np
 
@@ -43,10 +44,11 @@ class Plan:
 
     def _count(self) -> list[int]:
         starts, limit = [0], self.settings.max_steps or math.inf
-        for epoch in range(math.ceil(self.settings.epochs)):
+        epochs = epochs_wanted(self.settings)
+        for epoch in takewhile(lambda epoch: epoch < epochs, count()):
             self._open(epoch)
             steps = len(self._cuts) - 1
-            share = min(1.0, self.settings.epochs - epoch)
+            share = min(1.0, epochs - epoch)
             starts.append(int(min(starts[-1] + max(1, round(steps * share)), limit)))
             if starts[-1] >= limit:
                 break
@@ -69,6 +71,12 @@ class Plan:
             end = int(np.searchsorted(upto, upto[here] + self.settings.tokens_per_batch, side="right")) - 1
             cuts.append(max(end, here + 1))
         return np.array(cuts)
+
+
+def epochs_wanted(settings: Train) -> float:
+    """`max_steps` alone repeats the data as often as it takes; beside `epochs` it only ends them sooner."""
+    given = "epochs" in settings.model_fields_set or settings.max_steps is None
+    return settings.epochs if given else math.inf
 
 
 def learning_rate(step: int, steps: int, settings: Train) -> float:

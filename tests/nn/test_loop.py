@@ -471,7 +471,7 @@ def test_ctrl_c_writes_a_checkpoint_and_the_same_call_goes_on(tmp_path: Path) ->
 
 
 def test_two_processes_do_not_tune_into_one_folder(tmp_path: Path) -> None:
-    with disk.only_one(tmp_path / "checkpoints"), pytest.raises(UsageError, match="Another process"):
+    with disk.only_one(tmp_path), pytest.raises(UsageError, match="Another process"):
         teach(tmp_path)
 
 

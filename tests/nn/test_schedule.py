@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from genwright.core.recipe import Train
 from genwright.nn.schedule import Plan, learning_rate
 
 from .tiny import settings
@@ -57,6 +58,8 @@ def test_epochs_may_be_a_fraction_and_max_steps_ends_it() -> None:
     assert plan(epochs=0.0001).steps == 1
     assert plan(max_steps=7).steps == 7
     assert plan(max_steps=7, epochs=10_000_000.0).steps == 7
+    alone = Plan(SIZES, Train(rows_per_batch=10, max_steps=70), seed=0)
+    assert (alone.steps, alone.epoch(70)) == (70, 3.5)
     assert plan().epoch(0) == 0
     assert plan().epoch(plan().steps) == 2
     assert plan().epoch(plan().starts[1]) == 1
