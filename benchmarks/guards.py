@@ -2,8 +2,8 @@
 
     python benchmarks/guards.py
 
-Texts are those of two dataset cards (fetched if need be): about 2.3 million characters of harmless English. Disguises are
-drawn at random, 40 for each word of four letters and more.
+Texts are those of two dataset cards (fetched if need be): about 2.3 million characters of harmless English. Disguises
+are drawn at random, 40 for each word of four letters and more.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def harmless(guard: keywords.Settings) -> None:
         found.update(text[f.start : f.end] for f in verdict.findings)
     other = {word: count for word, count in found.items() if word.lower() not in WORDS.split()}
     print(
-        f"{len(texts):,} harmless texts, {sum(map(len, texts)):,} characters: found {dict(found)}, of which no word: {other}"
+        f"{len(texts):,} harmless texts, {sum(map(len, texts)):,} characters: found {dict(found)}; not words: {other}"
     )
     print(f"time of one look (CPU): p50 {1e3 * sorted(times)[len(times) // 2]:.2f} ms, "
           f"p95 {1e3 * sorted(times)[int(len(times) * 0.95)]:.2f} ms")  # fmt: skip

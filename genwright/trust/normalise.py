@@ -45,8 +45,7 @@ def readings(text: str, *, leet: bool = True, eager: bool = False) -> list[View]
     if any(c in _LOOKALIKE for c, _, _ in units):
         bases.append(_with_lookalikes(units, eager))
     if leet and any(c in _LEET for c, _, _ in units):
-        letters = (0, -1) if any(c in "1|" for c, _, _ in units) else (0,)
-        bases += [_with_leet(base, letter, eager) for base in tuple(bases) for letter in letters]
+        bases += [_with_leet(base, eager) for base in tuple(bases)]
     found: dict[str, View] = {}
     for base in bases:
         view = _view(base)
@@ -59,6 +58,11 @@ def readings(text: str, *, leet: bool = True, eager: bool = False) -> list[View]
     return list(found.values())
 
 
+def one_letter(text: str) -> str:
+    """A word as it reads where i and l cannot be told apart: to find k1ll, look for kiii too."""
+    return text.replace("l", "i")
+
+
 def is_spaced_letter(character: str) -> bool:
     """A letter or digit of a script that puts spaces between words (not Chinese, Japanese, Thai …)."""
     return character.isalnum() and not _UNSPACED.match(character)
@@ -68,8 +72,8 @@ _RUNS = {least: re.compile(rf"([^\W\d_])\1{{{least - 1},}}") for least in (2, 3)
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u312f\u31a0-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
-_LEET = {"0": "o", "1": "il", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b",
-         "@": "a", "$": "s", "!": "i", "|": "il", "€": "e"}  # fmt: skip
+_LEET = {"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b",
+         "@": "a", "$": "s", "!": "i", "|": "i", "€": "e"}  # fmt: skip
 _PAIRS = (
     "аa вb еe ёe кk мm нh оo рp сc тt уy хx іi їi јj ѕs һh ԁd ԛq ԝw ɡg ӏl ьb зz "  # Cyrillic
     "αa βb γy εe ηn ιi κk νv οo ρp σo τt υu χx ωw ζz "  # Greek
@@ -134,9 +138,9 @@ def is_latin(character: str) -> bool:
     return character.isalpha() and (character.isascii() or "LATIN" in unicodedata.name(character, ""))
 
 
-def _with_leet(units: list[_Unit], letter: int, eager: bool) -> list[_Unit]:
-    """Digits and signs in words as letters. `1` and `|` may be an i or an l: `letter` is 0 or -1."""
-    done, at = list(units), 0
+def _with_leet(units: list[_Unit], eager: bool) -> list[_Unit]:
+    """Digits and signs in words as letters. `1` may be an i or an l, so here every l is an i (see `one_letter`)."""
+    done, at = [(one_letter(c), start, end) for c, start, end in units], 0
     groups = [(poses, list(word)) for poses, word in itertools.groupby(units, _may_pose)]
     words = [run for poses, run in groups if poses]
     posing = [eager or _is_word(words, number) for number in range(len(words))]
@@ -145,7 +149,7 @@ def _with_leet(units: list[_Unit], letter: int, eager: bool) -> list[_Unit]:
         if poses and posing[number]:
             for i, (c, start, end) in enumerate(run):
                 if c in _LEET and (eager or c not in "!|" or i + 1 < len(run)):  # at a word's end they are punctuation
-                    done[at + i] = (_LEET[c][letter], start, end)
+                    done[at + i] = (_LEET[c], start, end)
         at, number = at + len(run), number + poses
     return done
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from genwright.core import DataError, FilePath, Finding, Part, Verdict
 from genwright.trust.guarding import GuardSettings
-from genwright.trust.normalise import View, is_spaced_letter, readings
+from genwright.trust.normalise import View, is_spaced_letter, one_letter, readings
 
 
 class Settings(GuardSettings):
@@ -100,8 +100,8 @@ def _read(settings: Settings) -> _Lists:
     for rule, phrase in _phrases(settings):
         for view in readings(phrase, leet=False)[:2]:  # as it is, and with its look-alikes as Latin
             gaps = [i for i in range(1, len(view.text)) if view.ends[i - 1] < view.starts[i]]
-            if view.text:
-                entries.setdefault(view.text, set()).add(_Entry(rule, frozenset(gaps)))
+            for form in {view.text, one_letter(view.text)} - {""}:
+                entries.setdefault(form, set()).add(_Entry(rule, frozenset(gaps)))
     sizes: dict[int, dict[str, set[int]]] = {}
     for word in entries:
         head = word[: min(3, len(word))]
