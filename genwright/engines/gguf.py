@@ -90,6 +90,7 @@ class GgufModel:
         self, runner: Runner, tokenizer: Any, settings: Settings, scales: tuple[float, ...], seeds: Iterator[int]
     ):
         self.runner, self.tokenizer, self.settings, self.scales = runner, tokenizer, settings, scales
+        self.parallel = settings.parallel
         self._seeds = seeds
         self.notes: list[str] = []
 
@@ -270,4 +271,4 @@ def _why_not_openvino(header: Header, settings: Settings) -> str:
         return "it ignores adapters of GGUF models; merge them first."
     if importlib.util.find_spec("openvino_genai") is None:
         return "it is not installed (pip install 'genwright[openvino]')."
-    return ""
+    return "" if importlib.util.find_spec("genwright.nn.openvino") else "not built in"

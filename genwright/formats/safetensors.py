@@ -23,10 +23,10 @@ def export(run: Run, folder: Path, settings: Settings, *, tell: Tell = SILENT) -
             f"This run learned an adapter ({tuned.facts.get('method', tuned.kind)}), not a whole model.",
             "Use the format `merged` for a whole model, or `adapter` for the adapter alone.",
         )
-    return copy_model(run, folder, "safetensors", ["The weights exactly as tuning left them."], tell)
+    return _copied(run, folder, ["The weights exactly as tuning left them."], tell)
 
 
-def copy_model(run: Run, folder: Path, format: str, notes: list[str], tell: Tell) -> list[Path]:
+def _copied(run: Run, folder: Path, notes: list[str], tell: Tell) -> list[Path]:
     check_model_folder(run.model)
     files = [path for path in sorted(run.model.iterdir()) if path.is_file() and path.name != "README.md"]
     tell.stage("copying", len(files))
@@ -34,6 +34,6 @@ def copy_model(run: Run, folder: Path, format: str, notes: list[str], tell: Tell
         for path in files:
             shutil.copyfile(path, partial / path.name)
             tell.advance()
-        finish(partial, run, format=format, notes=notes)
+        finish(partial, run, format="safetensors", notes=notes)
         names = sorted(p.name for p in partial.iterdir())
     return [folder / name for name in names]

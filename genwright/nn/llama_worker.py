@@ -10,6 +10,7 @@ import sys
 
 
 def main() -> None:
+    """Serve until our parent lets go of us."""
     options = json.loads(sys.stdin.readline())
     import xllamacpp as llama
 

@@ -1,0 +1,66 @@
+"""Errors as OpenAI's clients expect them: one body with four keys, whatever went wrong."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from genwright.core import GenwrightError, Refused
+
+_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+          413: "invalid_request_error", 415: "invalid_request_error", 422: "invalid_request_error",
+          429: "rate_limit_error"}  # fmt: skip
+_LOG = logging.getLogger("genwright.server")
+
+
+class Wrong(Exception):
+    """A request that this door turns away itself; `param` names the field, `code` is for programs."""
+
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ):  # fmt: skip
+        super().__init__(message)
+        self.status, self.param, self.code, self.headers = status, param, code, headers or {}
+
+
+def body_of(error: Exception) -> tuple[int, dict[str, Any]]:
+    """(HTTP status, body). What we did not foresee says nothing of its insides; the log does."""
+    if isinstance(error, Wrong):
+        return error.status, _body(str(error), _TYPES.get(error.status, "server_error"), error.param, error.code)
+    if isinstance(error, Refused):
+        code = ":".join(filter(None, ("content_filter", error.guard, error.rule)))
+        return error.status, _body(_sentence(error), "content_filter", None, code)
+    if isinstance(error, GenwrightError):
+        kind = _TYPES.get(error.status, "server_error")
+        return error.status, _body(_sentence(error), kind, None, type(error).__name__)
+    if isinstance(error, HTTPException):
+        return error.status_code, _body(
+            str(error.detail), _TYPES.get(error.status_code, "invalid_request_error"), None, None
+        )
+    _LOG.error("not foreseen", exc_info=error)
+    return 500, _body("Something went wrong here; the server's log says what.", "server_error", None, "internal_error")
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Give every error of the app, its own and ours, that body."""
+
+    async def show(request: Request, error: Exception) -> JSONResponse:
+        status, body = body_of(error)
+        headers = dict(getattr(error, "headers", None) or {})
+        return JSONResponse(body, status, headers)
+
+    for kind in (Wrong, GenwrightError, HTTPException, Exception):
+        app.add_exception_handler(kind, show)
+
+
+def _sentence(error: GenwrightError) -> str:
+    return f"{error.message} {error.hint}".strip()
+
+
+def _body(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
