@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "trust": {"core"},
     "verbs": {"core", "nn", "trust", "executors"},
     "server": {"core", "verbs"},
-    "cli": {"core", "verbs", "trust"},
+    "cli": {"core", "verbs", "trust", "server"},
     "api": {"core", "verbs"},
     "__init__": {"core", "verbs", "api"},
     "__main__": {"cli"},

@@ -143,7 +143,7 @@ def _next_line(once: str | None, is_once: bool) -> str:
 
 
 def serve(args: Namespace, screen: Screen) -> dict[str, Any]:
-    from genwright.verbs.serve import serve as serve_model
+    from genwright.server.serve import serve as serve_model
 
     serve_model(args.model, host=args.host, port=args.port, engine=args.engine, tell=screen.tell)
     return {}

@@ -124,7 +124,8 @@ class LlamaCpp:
             "n_predict": request.max_new_tokens, "temperature": request.temperature, "top_p": request.top_p,
             "top_k": request.top_k, "min_p": 0.0, "repeat_penalty": request.repetition_penalty,
             "repeat_last_n": self.context,
-            "samplers": ["penalties", "temperature", "top_k", "top_p"], "seed": seed % 0xFFFFFFFF, "stop": list(request.stop),
+            "samplers": ["penalties", "temperature", "top_k", "top_p"], "seed": seed % 0xFFFFFFFF,
+            "stop": list(request.stop),
         }  # fmt: skip
         grammar = grammar_of(request.constraints)
         if grammar:

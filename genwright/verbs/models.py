@@ -291,7 +291,7 @@ def _exported(found: Located) -> Located:
     exports = [
         path
         for path in sorted((found.path.parent / "exports" / "gguf").glob("*.gguf"))
-        if path.stat().st_mtime_ns >= made.stat().st_mtime_ns
+        if path.stat().st_mtime_ns >= made.stat().st_mtime_ns and not path.name.endswith("-lora.gguf")
     ]
     if not exports:
         return found
