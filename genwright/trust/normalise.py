@@ -51,10 +51,14 @@ def readings(text: str, *, leet: bool = True, eager: bool = False) -> list[View]
         view = _view(base)
         found.setdefault(view.text, view)
     for view in list(found.values()):
-        for least, keep in ((3, 1), (3, 2), *(((2, 1),) if eager else ())):
-            if _RUNS[least].search(view.text):
-                shorter = _shrunk(view, least, keep)
+        if _STRETCHED.search(view.text):
+            for keep in (1, 2):
+                shorter = _shrunk(view, keep)
                 found.setdefault(shorter.text, shorter)
+    if eager:  # the last letter may yet be stretched
+        for view in list(found.values()):
+            size = len(view.text.rstrip(view.text[-1:]))
+            found.setdefault(view.text[: size + 1], _first(view, size + 1))
     return list(found.values())
 
 
@@ -68,7 +72,7 @@ def is_spaced_letter(character: str) -> bool:
     return character.isalnum() and not _UNSPACED.match(character)
 
 
-_RUNS = {least: re.compile(rf"([^\W\d_])\1{{{least - 1},}}") for least in (2, 3)}
+_STRETCHED = re.compile(r"([^\W\d_])\1\1")
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u312f\u31a0-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
@@ -172,15 +176,19 @@ def _view(units: list[_Unit]) -> View:
     return View("".join(u[0] for u in kept), tuple(u[1] for u in kept), tuple(u[2] for u in kept))
 
 
-def _shrunk(view: View, least: int, keep: int) -> View:
-    """Unbroken runs of at least `least` equal letters cut down to `keep` (1 or 2); those cover the whole run."""
+def _first(view: View, size: int) -> View:
+    return View(view.text[:size], view.starts[:size], view.ends[:size])
+
+
+def _shrunk(view: View, keep: int) -> View:
+    """Unbroken runs of three and more of a letter cut down to `keep` (1 or 2); those cover the whole run."""
     text, starts, ends = [], list[int](), list[int]()
     at, size = 0, len(view.text)
     while at < size:
         last = at
         while last + 1 < size and view.text[last + 1] == view.text[at] and view.starts[last + 1] == view.ends[last]:
             last += 1
-        if last - at + 1 >= least and view.text[at].isalpha():
+        if last - at >= 2 and view.text[at].isalpha():
             text.append(view.text[at] * keep)
             starts += [view.starts[at], view.starts[last]][:keep]
             ends += [view.starts[last], view.ends[last]][2 - keep :]

@@ -82,6 +82,11 @@ def test_words_come_from_files_too_and_the_rule_is_the_name_of_the_file(tmp_path
         keywords.Settings()
 
 
+def test_a_word_at_the_end_is_found_though_a_longer_one_begins_so():
+    assert found("a cock", words("cock", "cocaine")) == ["cock"]
+    assert found("a cocain", words("cock", "cocaine")) == []
+
+
 def test_findings_lie_over_several_parts():
     verdict = check([Part(text="a bo"), Part(text="mb!")], words())
     assert [(f.start, f.end) for f in verdict.findings] == [(2, 6)]

@@ -121,6 +121,13 @@ def test_not_one_character_of_a_blocked_word_gets_out(secret, ledger):
         assert refusal.hint
 
 
+def test_a_stretched_letter_after_a_double_one_gives_nothing_away(ledger):
+    for number in range(25):
+        said, refusal = heard(Says(*cuts("in he terroooooorist! ", number)), guard(words=("terrorist",)), ledger=ledger)
+        assert refusal is not None
+        assert len(said) <= len("in he "), number
+
+
 @pytest.mark.parametrize("secret", [*SECRETS, "make a gun", "m a k e a g u n", "炸弹", "炸 弹"])
 def test_a_redacted_word_never_leaves_and_the_rest_does(secret, ledger):
     for number in range(15):

@@ -136,8 +136,9 @@ def _matches(view: View, lists: _Lists) -> Iterator[tuple[int, int, _Entry]]:
     for head, sizes in lists.sizes:
         for at in range(len(text)):
             for size in sizes.get(text[at : at + head], ()):
-                for entry in entries.get(text[at : at + size], ()):
-                    yield at, at + size, entry
+                if at + size <= len(text):
+                    for entry in entries.get(text[at : at + size], ()):
+                        yield at, at + size, entry
 
 
 def _holds(text: str, view: View, first: int, last: int, entry: _Entry, settings: Settings) -> bool:
