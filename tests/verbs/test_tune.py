@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from genwright.core import Dataset, Example, Recipe, Run, Tell, UsageError, assistant, user
+from genwright.core import Dataset, Example, Recipe, Run, Tell, UsageError, assistant, shelves, user
 from genwright.verbs.tune import tune
 
 WORDS = ["red", "blue", "green", "black", "white", "round", "small", "large", "old", "new"]
@@ -22,7 +22,9 @@ GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positi
 
 def rows(count: int, start: int = 0) -> Dataset:
     asked = [(WORDS[i % 10], WORDS[(i * 7 + i // 10) % 10]) for i in range(start, start + count)]
-    return Dataset(Example((user(f"{a} and {b} turned"), assistant(f"{b} and {a}"))) for a, b in asked)
+    return Dataset(
+        Example((user(f"{a} and {b} turned"), assistant(f"{b} and {a}")), {"rejected": assistant(a)}) for a, b in asked
+    )
 
 
 @dataclass
@@ -71,10 +73,23 @@ def weights(run: Run) -> dict[str, str]:
             for p in sorted(run.model.rglob("*.safetensors"))}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"method": "full", "model": {"config": GPT2, "tokenizer": {"train": "bpe", "vocab_size": 300}}}],
-    ids=["lora-llama", "full-gpt2"],
-)  # fmt: skip
+WITH_GPT2 = {"method": "full", "model": {"config": GPT2, "tokenizer": {"train": "bpe", "vocab_size": 300}}}
+KINDS = [
+    {"method": {"name": "lora", "rank": 4, "dropout": 0.1}},
+    WITH_GPT2,
+    *({"method": name} for name in shelves["methods"] if name not in ("lora", "full")),
+    *(
+        {"regularizers": [name], "method": {"name": "lora", "dropout": 0.1}}
+        for name in shelves["regularizers"]
+        if name != "replay"
+    ),
+    {"objective": "dpo"},
+    {"objective": "dpo", "method": "full"},
+    {"method": "full", "regularizers": ["kl_to_base", "ewc"], "train": {"ema": 0.9}},
+]
+
+
+@pytest.mark.parametrize("changes", KINDS, ids=str)
 def test_a_killed_tuning_ends_in_the_same_model(tmp_path: Path, changes: dict[str, Any]) -> None:
     class Killed(BaseException):
         pass
@@ -83,7 +98,7 @@ def test_a_killed_tuning_ends_in_the_same_model(tmp_path: Path, changes: dict[st
         if step == 3:
             raise Killed
 
-    made = recipe(train={"evaluate_every": 3}, **changes)
+    made = recipe(**{**changes, "train": {"evaluate_every": 3, "max_steps": 5} | changes.get("train", {})})
     whole, _ = tuned(tmp_path / "whole", made)
     with pytest.raises(Killed):
         tuned(tmp_path / "killed", made, watch=die)
