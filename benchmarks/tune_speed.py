@@ -331,31 +331,43 @@ def load(job: dict, dtype: str):
 
 
 def ours(name: str, job: dict, rows: list[dict], clock: Clock):
+    """The product's own engine, method, objective and loop; only the tokens are given, to be the same for all."""
     import torch
 
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from genwright.nn.attention import lm_loss, packed_hidden
-    from genwright.nn.fused import speed_up
-    from genwright.nn.packing import pack
+    from genwright.core import Dataset, Example, Recipe
+    from genwright.core.content import assistant, user
+    from genwright.nn.loop import fit
+    from genwright.nn.text import Tokens, encoded
+    from genwright.verbs.models import open_model
 
     dtype = "float32" if name == "ours-fp32" else "bfloat16"
-    model = lora(load(job, dtype)).train()
-    speed_up(model)
-    weights = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=RATE, weight_decay=0.0, fused=True)
-    order = list(range(len(rows)))
-    random.Random(3).shuffle(order)
-    for first in range(0, len(order), BATCH):
-        batch = sorted((rows[i] for i in order[first : first + BATCH]), key=lambda r: -len(r["input_ids"]))
-        packed = pack({"tokens": r["input_ids"], "targets": [*r["labels"][1:], IGNORE]} for r in batch)
-        clock.count(len(packed.tokens), packed.weight, len(packed.tokens))
-        loss = lm_loss(model, packed_hidden(model, packed), packed.targets) / packed.weight
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        clock.tick()
-    return model, dtype
+    plan = dict(rows_per_batch=BATCH, epochs=1, learning_rate=RATE, schedule="constant", warmup=0, dtype=dtype)
+    recipe = Recipe.from_dict({
+        "data": {"source": "jsonl", "path": "rows.jsonl", "held_out": 0}, "task": "instruct", "model": job["model"],
+        "method": {"name": "lora", "rank": RANK, "alpha": 16}, "train": plan | {"threads": job["threads"]},
+    }, folder=Path(job["folder"]))  # fmt: skip
+    learner = recipe.method(open_model(recipe.model, task=recipe.task, purpose="tune"), seed=0)
+
+    def encode(example, **_):
+        row = rows[int(example.messages[-1].text)]
+        return encoded([Tokens(row["input_ids"], [label != IGNORE for label in row["labels"]])])
+
+    def log(event: str, **facts) -> None:
+        if event == "step":
+            kinds, seconds = ("real", "supervised", "slots"), facts["seconds"]
+            clock.count(*(round(facts[f"{kind}_per_second"] * seconds) for kind in kinds))
+            clock.tick()
+
+    learner.encode = encode
+    train = Dataset(Example((user("a row"), assistant(str(i)))) for i in range(len(rows)))
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            learner, train, Dataset(), objective=recipe.chosen_objective, settings=recipe.train, seed=3,
+            folder=Path(folder), log=log,
+        )  # fmt: skip
+    torch.use_deterministic_algorithms(False)
+    return learner.module, dtype
 
 
 def naive(name: str, job: dict, rows: list[dict], clock: Clock):
