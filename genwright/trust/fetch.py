@@ -190,7 +190,12 @@ def _npm(place: str, room: Path, tell: Tell, size: int) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise Unavailable("npm is not installed")
-    _watch([npm, "pack", place, "--ignore-scripts", "--silent", "--pack-destination", str(room)], room, tell, size)
+    _watch(
+        [npm, "pack", place, "--ignore-scripts", "--loglevel", "error", "--pack-destination", str(room)],
+        room,
+        tell,
+        size,
+    )
     return _only_file(room)
 
 
@@ -332,9 +337,10 @@ def _only_file(room: Path) -> Path:
 
 def _why(words: str) -> str:
     """The line of a package manager's complaint that says most, without addresses that may hold a password."""
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
-    told = [line for line in lines if re.search(r"error|not found|E404|ENOTFOUND", line, re.I)] or lines or ["failed"]
-    return _short(re.sub(r"://[^/\s@]*@", "://", told[-1]))
+    lines = [line.strip() for line in words.splitlines() if line.strip() and "log of this run" not in line]
+    told = [line for line in lines if re.search(r"connection|resolve|404|not found|timed out", line, re.I)]
+    told = told or [line for line in lines if "error" in line.lower()][-1:] or lines[-1:] or ["failed without a word"]
+    return _short(re.sub(r"://[^/\s@]*@", "://", told[0]))
 
 
 def _short(text: str) -> str:

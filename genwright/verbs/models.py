@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -127,7 +127,7 @@ def locate(ref: str, *, may_fetch: bool = True, accept: Accept = False, tell: Te
 
 
 def open_model(
-    choice: ModelChoice | str,
+    choice: ModelChoice | str | Mapping[str, Any],
     *,
     task: Chosen | None = None,
     purpose: Literal["tune", "answer"] = "answer",
@@ -143,7 +143,7 @@ def open_model(
     and so does a run that was exported to GGUF after it was tuned. `texts` are what a tokenizer is made from when the
     weights are random. Raises UsageError for wrong options, ModelError when loading fails.
     """
-    choice = ModelChoice(source=choice) if isinstance(choice, str) else choice
+    choice = ModelChoice.model_validate(choice)
     found = locate(choice.source, accept=accept, tell=tell) if choice.source and not _is_remote(choice) else None
     if found and purpose == "answer" and choice.engine is None:
         found = _exported(found)

@@ -523,10 +523,8 @@ def test_engine_and_options_are_chosen_by_purpose(tmp_path, monkeypatch):
     assert engine(card)["name"] == "gguf"
     assert engine(card, purpose="tune", task=chat)["name"] == "causal_lm"
     assert engine(card, purpose="tune", task=classify)["name"] == "encoder"
-    assert engine(ModelChoice(source=card, engine="causal_lm", options={"dtype": "x"})) == {
-        "name": "causal_lm",
-        "dtype": "x",
-    }
+    assert engine({"source": card, "engine": "causal_lm", "dtype": "x"}) == {"name": "causal_lm", "dtype": "x"}
+    assert engine({"source": "big", "engine": "openai_api"}) == {"name": "openai_api", "model": "big"}
     hf = model_folder(tmp_path / "hf", is_encoder_decoder=True)
     assert engine(str(hf))["name"] == "seq2seq"
     assert engine(str(model_folder(tmp_path / "bert", architectures=["BertForMaskedLM"])))["name"] == "encoder"
