@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import mmap
 import shutil
 import struct
@@ -186,7 +187,7 @@ def _unpack(data: bytearray, schemas: list[Any]) -> tuple[dict[str, Any], ...]:
         sequence = {}
         for name, dtype, d in schema:
             mine, shape = shape[:d], shape[d:]
-            size = int(np.prod(mine))
+            size = math.prod(mine)
             array = np.frombuffer(data, dtype, size, at).reshape(mine)
             sequence[name], at = (array.copy() if d else array[()]), at + size * dtype.itemsize
         sequences.append(sequence)
@@ -196,7 +197,7 @@ def _unpack(data: bytearray, schemas: list[Any]) -> tuple[dict[str, Any], ...]:
 def _map_records(path: Path) -> np.ndarray:
     if path.stat().st_size == 0:
         return np.empty(0, dtype=_RECORD)
-    return np.memmap(path, dtype=_RECORD, mode="r")
+    return np.asarray(np.memmap(path, dtype=_RECORD, mode="r"))  # a plain view: indexing costs less
 
 
 def _map_bytes(path: Path) -> Any:
