@@ -1,0 +1,43 @@
+"""Every shipped recipe is right, says what it is, and is carried out for two steps on its real data and weights."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+import genwright as gw
+from genwright.core import Recipe
+
+FOLDER = Path(__file__).parent.parent / "recipes"
+RECIPES = sorted(FOLDER.rglob("*.yaml"))
+SMALL = {
+    "data.limit": 300, "train.max_steps": 2, "train.tokens_per_batch": 256, "train.tokens_per_pass": 256, "evaluate.max_rows": 2,
+    "evaluate.bootstrap": 20, "task.max_new_tokens": 8, "train.checkpoint_every": 2, "data.held_out": 0.03,
+}  # fmt: skip
+
+
+def test_all_recipes_are_counted():
+    assert len(RECIPES) >= 7
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_a_recipe_says_what_it_needs_and_what_to_expect(path):
+    head = re.match(r"(?:#.*\n)+", path.read_text())
+    assert head, "it begins with a comment"
+    assert "core" in head[0]
+    assert "xpected" in head[0]
+    Recipe.load(path)
+
+
+@pytest.mark.weights
+@pytest.mark.skipif("GENWRIGHT_TEST_WEIGHTS" not in os.environ, reason="`make test` fetches weights and data")
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_a_recipe_is_carried_out(path, tmp_path):
+    run = gw.run(path, tmp_path / "run", changes=SMALL)
+    steps = [event for event in run.events("step")]
+    assert [event["step"] for event in steps] == [1, 2]
+    assert json.loads(run.report_file.read_text())
+    assert (run.model / "genwright.json").is_file()
+    assert (run.data / "report.md").is_file()
