@@ -102,8 +102,8 @@ def test_the_examples_of_the_command_line_are_cut_out_cleanly(tmp_path):
     read = dict(find_card("aws-cli-examples").read) | {"path": str(tmp_path), "include": ["*.rst"]}
     rows = [row.fields for row in choose("sources", read, key="source")()]
     assert rows == [
-        {"prompt": "To copy a file. The following cp example copies a file.", "group": "aws s3 cp",
+        {"prompt": "To copy a file. The following cp example copies a file.", "group": "aws s3 cp", "service": "s3",
          "completion": "aws s3 cp a.txt s3://bucket/a.txt"},
-        {"prompt": "To move it. This command moves it.", "group": "aws s3 mv",
+        {"prompt": "To move it. This command moves it.", "group": "aws s3 mv", "service": "s3",
          "completion": "aws s3 mv a b --query 'X[?A==`b`]'"},
     ]  # fmt: skip
