@@ -197,11 +197,12 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Layer, row: Row, *parameters: Tensor) -> Tensor:
-        scale, wide = _norm_into(x, layer.norm_1, layer.qkv, row.dtype)
+        scale, wide = _norm_into(x, layer.norm_1, layer.qkv)
         qkv = layer.qkv.forward(wide)
         q, k, v, extra = layer.split_heads(qkv, row)
         out, kept = attend(q, k, v, row.blocks)
-        wide_o = layer.o.widen(layer.merge_heads(out))
+        wide_o, inside = layer.o.room(len(x))
+        layer.o.image(layer.merge_heads(out, inside, wide_o))
         ctx.save_for_backward(x, scale, wide, q, k, v, wide_o, *extra, *kept)
         ctx.layer, ctx.row, ctx.extra = layer, row, len(extra)
         ctx.weights = (layer.norm_1, layer.qkv.snapshot(), layer.o.snapshot())
@@ -231,12 +232,14 @@ class _GatedMlp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Layer, row: Row, *parameters: Tensor) -> Tensor:
-        scale, wide = _norm_into(x, layer.norm_2, layer.gate_up, row.dtype)
+        scale, wide = _norm_into(x, layer.norm_2, layer.gate_up)
         both = layer.gate_up.forward(wide)
         gate, up = both.chunk(2, dim=1)
         active = F.silu(gate)
-        wide_down = layer.down.widen(active * up)
-        ctx.save_for_backward(x, scale, wide, both, active, layer.down.low(wide_down))
+        wide_down, inside = layer.down.room(len(x))
+        torch.mul(active, up, out=inside)
+        layer.down.image(wide_down)
+        ctx.save_for_backward(x, scale, wide, both, active, wide_down[:, layer.down.width :].contiguous())
         ctx.layer, ctx.row = layer, row
         ctx.weights = (layer.norm_2, layer.gate_up.snapshot(), layer.down.snapshot())
         return x + layer.down.forward(wide_down)
@@ -250,7 +253,11 @@ class _GatedMlp(torch.autograd.Function):
         norm_needs = next(needs)
         up_needs, down_needs = [[next(needs) for _ in group.parameters()] for group in (layer.gate_up, layer.down)]
         gate, up = both.chunk(2, dim=1)
-        wide_down = layer.down.rewiden(active * up, low) if any(down_needs) else None
+        wide_down = None
+        if any(down_needs):  # the widest tensor of a layer is computed again rather than kept
+            wide_down, inside = down.room(len(x))
+            torch.mul(active, up, out=inside)
+            wide_down[:, down.width :] = low
         d_h, down_grads = down.backward(slope.to(row.dtype), wide_down, down_needs, True)
         d_both = torch.empty_like(both)
         d_gate, d_up = d_both.chunk(2, dim=1)
@@ -283,11 +290,12 @@ def _rms(x: Tensor, eps: float) -> Tensor:
     return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
-def _norm_into(x: Tensor, weight: Tensor, group: Group, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _norm_into(x: Tensor, weight: Tensor, group: Group) -> tuple[Tensor, Tensor]:
     """Normalise x (T, d) in fp32, into the input of a group of projections: (scale, wide input)."""
     scale = _rms(x, group.eps)
-    y = (x * scale).mul_(weight)
-    return scale, group.widen(y if dtype == torch.float32 else y.to(dtype))
+    wide, inside = group.room(len(x))
+    inside.copy_((x * scale).mul_(weight))
+    return scale, group.image(wide)
 
 
 def _norm_backward(
@@ -347,16 +355,16 @@ class Group:
         """The weights as they are now: a later forward may refresh them before this one's backward."""
         return Group(self.parts, self.eps, self.weight, self.a, self.bias)
 
-    def widen(self, y: Tensor) -> Tensor:
-        """(T, d) → (T, d + R): the input and its low-rank image."""
-        return y if self.a is None else torch.cat([y, F.linear(y, self.a)], 1)
+    def room(self, length: int) -> tuple[Tensor, Tensor]:
+        """An empty wide input (T, d + R), and the part of it where the input itself (T, d) is to be written."""
+        wide = self.weight.new_empty(length, self.width + self.rank)
+        return wide, wide[:, : self.width]
 
-    def low(self, wide: Tensor) -> Tensor:
-        """The low-rank image alone, to be kept where the input itself is computed again."""
-        return wide[:, self.width :].contiguous()
-
-    def rewiden(self, y: Tensor, low: Tensor) -> Tensor:
-        return y if self.a is None else torch.cat([y, low], 1)
+    def image(self, wide: Tensor) -> Tensor:
+        """Write the low-rank image of a wide input beside it."""
+        if self.a is not None:
+            wide[:, self.width :] = F.linear(wide[:, : self.width], self.a)
+        return wide
 
     def forward(self, wide: Tensor) -> Tensor:
         return F.linear(wide, self.weight, self.bias)
@@ -371,7 +379,7 @@ class Group:
             dy = slope @ self.weight
             if a is not None:
                 dy, low = dy[:, :d], dy[:, d:]
-                dy = dy + low @ a
+                dy = (low @ a).add_(dy)
         elif a is not None:
             low = slope @ self.weight[:, d:]
         return dy, self._parameter_slopes(slope, low, wide, needs) if any(needs) else [None] * len(needs)
@@ -445,9 +453,11 @@ class Layer:
         keys = torch.empty((self.groups, length, self.size), dtype=row.dtype, device=qkv.device).copy_(turned_k)
         return stacked.view(self.groups, -1, self.size), keys, v.transpose(0, 1).contiguous(), extra
 
-    def merge_heads(self, out: Tensor) -> Tensor:
-        """(G, T · R, D) → (T, H · D)"""
-        return out.view(self.groups, -1, self.stack * self.size).transpose(0, 1).flatten(1)
+    def merge_heads(self, out: Tensor, inside: Tensor, wide: Tensor) -> Tensor:
+        """(G, T · R, D) → (T, H · D), written `inside` the wide input, which is returned."""
+        heads = out.view(self.groups, -1, self.stack * self.size).transpose(0, 1)
+        inside.unflatten(1, (self.groups, -1)).copy_(heads)
+        return wide
 
     def stack_heads(self, slope: Tensor) -> Tensor:
         """(T, H · D) → (G, T · R, D)"""
@@ -569,6 +579,8 @@ def _read_layers(model: nn.Module, packed: Packed) -> list[Layer] | None:
     if config.model_type not in FAMILIES or getattr(core, "gradient_checkpointing", False):
         return None
     if config.hidden_act != "silu" or core._forward_hooks or core._forward_pre_hooks:
+        return None
+    if packed.tokens.device.type != "cpu":  # a graphics card is kept busy by the model's own kernels
         return None
     layers = []
     for module in core.layers[: config.num_hidden_layers]:

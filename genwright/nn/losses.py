@@ -138,16 +138,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros(
             (), dtype=torch.float64 if hidden.device.type == "cpu" else torch.float32, device=hidden.device
         )
-        for start in range(0, len(targets), chunk):
-            rows = hidden[start : start + chunk]
-            loss, slope = _chunk(
-                rows, weight, bias, targets[start : start + chunk], smoothing, softcap, scale, any(needs[:3])
-            )
-            total += loss
-            if slope is None:
-                continue
+        size = min(chunk, max(1, len(targets)))
+        narrow = hidden.new_empty(size, len(weight))  # the same memory for every chunk: fresh pages cost time
+        wide = narrow if hidden.dtype == torch.float32 else narrow.new_empty(narrow.shape, dtype=torch.float32)
+        for start in range(0, len(targets), size):
+            rows, wanted = hidden[start : start + size], targets[start : start + size]
+            logits = torch.mm(rows, weight.t(), out=narrow[: len(rows)])
+            if bias is not None:
+                logits += bias
+            chances = logits if wide is narrow else wide[: len(rows)].copy_(logits)
+            total += _loss_and_slope(chances, wanted, smoothing, softcap, scale, any(needs[:3]))
+            slope = chances if wide is narrow else logits.copy_(chances)
             if d_hidden is not None:
-                torch.mm(slope, weight, out=d_hidden[start : start + chunk])
+                torch.mm(slope, weight, out=d_hidden[start : start + size])
             if d_weight is not None:
                 _add_product(d_weight, slope, rows)
             if d_bias is not None:
@@ -165,18 +168,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (*grads, None, None, None, None, None, None)
 
 
-def _chunk(
-    rows: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    targets: Tensor,
-    smoothing: float,
-    softcap: float | None,
-    scale: float,
-    want_slope: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Loss of some rows, and its slope at the logits before scale and cap: (rows, V), dtype of the hidden states."""
-    logits = F.linear(rows, weight, bias).float()
+def _loss_and_slope(
+    logits: Tensor, targets: Tensor, smoothing: float, softcap: float | None, scale: float, want_slope: bool
+) -> Tensor:
+    """Summed loss of raw logits (rows, V) in fp32; they are overwritten with its slope where that is wanted."""
     if scale != 1.0:
         logits.mul_(scale)
     if softcap:
@@ -186,21 +181,20 @@ def _chunk(
     right = logits.gather(1, here)
     mean = logits.mean(dim=1, keepdim=True) if smoothing else None
     capped = logits.clone() if softcap and want_slope else None
-    chance = logits.sub_(top).exp_()
-    norm = chance.sum(dim=1, keepdim=True)
+    chances = logits.sub_(top).exp_()
+    norm = chances.sum(dim=1, keepdim=True)
     lse = norm.log() + top
     loss = lse - right if mean is None else lse - (1 - smoothing) * right - smoothing * mean
-    if not want_slope:
-        return loss.sum(), None
-    chance.mul_(1 / norm)
-    if smoothing:
-        chance.sub_(smoothing / weight.shape[0])
-    chance.scatter_add_(1, here, torch.full_like(right, smoothing - 1))
-    if capped is not None:
-        chance.mul_(1 - (capped / softcap) ** 2)  # type: ignore[operator]
-    if scale != 1.0:
-        chance.mul_(scale)
-    return loss.sum(), chance.to(rows.dtype)
+    if want_slope:
+        chances.mul_(1 / norm)
+        if smoothing:
+            chances.sub_(smoothing / logits.shape[1])
+        chances.scatter_add_(1, here, torch.full_like(right, smoothing - 1))
+        if capped is not None and softcap:
+            chances.mul_(1 - (capped / softcap) ** 2)
+        if scale != 1.0:
+            chances.mul_(scale)
+    return loss.sum()
 
 
 def _add_product(total: Tensor, slope: Tensor, rows: Tensor) -> None:
