@@ -15,9 +15,7 @@ import yaml
 GENWRIGHT = [sys.executable, "-m", "genwright"]
 TINY = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}  # fmt: skip
-ROWS = [
-    {"prompt": f"say the number {n} in words please", "completion": f"the number is {n} of course"} for n in range(60)
-]
+ROWS = [{"prompt": f"say number {n} in words please", "completion": f"it is {n} of course"} for n in range(60)]
 RECIPE = {
     "data": {"path": "rows.jsonl"},
     "task": {"name": "instruct", "max_length": 64, "max_new_tokens": 8},
@@ -80,7 +78,7 @@ def test_a_wrong_recipe_is_a_sentence(place, changes, code, words):
         (b"[" * 100_000 + b"\n", ""),
         (b'{"unknown": "shape"}\n', "shape"),
     ],
-    ids=["not json", "NUL", "lone surrogate", "wrong type", "10 MB line", "binary junk", "deep nesting", "unknown shape"],
+    ids=["not json", "NUL", "half character", "wrong type", "10 MB line", "binary junk", "deep nesting", "no shape"],
 )  # fmt: skip
 def test_a_bad_row_is_set_aside_with_its_place_and_the_rest_is_kept(place, content, reason):
     good = (place / "rows.jsonl").read_bytes().splitlines(keepends=True)
@@ -145,8 +143,8 @@ def test_broken_and_unsafe_weights_are_refused(place):
 
 def test_a_card_whose_file_differs_is_refused_and_nothing_is_kept(place):
     (place / "weights.gguf").write_bytes(b"GGUF but other")
-    card = {"kind": "model", "title": "x", "licence": "MIT", "format": "gguf",
-            "files": [{"name": "w.gguf", "sha256": "0" * 64, "size": 14, "sources": [f"file:{place}/weights.gguf"]}]}  # fmt: skip
+    file = {"name": "w.gguf", "sha256": "0" * 64, "size": 14, "sources": [f"file:{place}/weights.gguf"]}
+    card = {"kind": "model", "title": "x", "licence": "MIT", "format": "gguf", "files": [file]}
     (place / "mine.yaml").write_text(yaml.safe_dump(card))
     done = genwright("models", "pull", place / "mine.yaml")
     assert done.returncode == 4

@@ -13,8 +13,9 @@ from genwright.core import Recipe
 FOLDER = Path(__file__).parent.parent / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.yaml"))
 SMALL = {
-    "data.limit": 300, "train.max_steps": 2, "train.tokens_per_batch": 256, "train.tokens_per_pass": 256, "evaluate.max_rows": 2,
-    "evaluate.bootstrap": 20, "task.max_new_tokens": 8, "train.checkpoint_every": 2, "data.held_out": 0.03,
+    "data.limit": 300, "train.max_steps": 2, "train.tokens_per_batch": 256, "train.tokens_per_pass": 256,
+    "evaluate.max_rows": 2, "evaluate.bootstrap": 20, "task.max_new_tokens": 8, "train.checkpoint_every": 2,
+    "data.held_out": 0.03,
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ GenwrightError
 │  ├─ RecipeError     fields of a recipe are wrong (all of them, each with its path)
 │  └─ UnknownPlugin   no such metric, method, engine … (did you mean …)
 ├─ MissingExtra     a library of an extra is not installed  exit 2, HTTP 501
+├─ NotSaved         the disk is full (nn/checkpoint.py)      exit 75, HTTP 507
 ├─ DataError        data that cannot be read or learned     exit 3, HTTP 422
 ├─ ModelError       a model cannot load or answer           exit 4, HTTP 503
 └─ Refused          a guard said no                         exit 5, HTTP 403

@@ -84,7 +84,9 @@ class Train(BaseModel):
     optimizer: Literal["adamw", "adam", "sgd", "adafactor"] = Field("adamw", description="Who changes the weights")
     betas: tuple[float, float] = Field((0.9, 0.999), description="Decay of AdamW's and Adam's running averages")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay, not on norms, biases and embeddings")
+    weight_decay: float = Field(
+        0.0, ge=0, description="Weight decay, not on norms, biases and embeddings; decoupled, but for adam"
+    )
     schedule: Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd"] = Field(
         "cosine", description="Shape of the learning rate"
     )
@@ -112,7 +114,7 @@ class Train(BaseModel):
         None, ge=1, description="Stop after so many looks without a better held-out loss; the best is kept"
     )
     checkpoint_every: int | None = Field(None, ge=1, description="Steps between checkpoints; null is 5 a run")
-    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept (the best is kept besides)")
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints kept; each holds the best weights so far")
     max_bad_steps: int = Field(
         10, ge=1, description="Stop after so many NaN or infinite steps in a row; each is skipped"
     )

@@ -39,7 +39,8 @@ from .packing import plan_rows
 from .schedule import Plan, epochs_wanted, learning_rate
 from .tokens import Counts, Tokens, encode_all, forget_others
 
-HELD_OUT_ROWS = 256  # looked at during training, always the same; the evaluation afterwards takes all
+HELD_OUT_ROWS = 256  # most rows looked at during training, always the same; the evaluation afterwards takes all
+LOOK_SHARE = 0.25  # of the slots trained between two looks: with no backward, looking costs a tenth of the training
 STEP_EVENTS = ("step", "look", "checkpoint", "skipped step", "early stop")
 RUN_EVENTS = ("tune.start", "tune.resume", "tokens")
 _FREE = {"checkpoint_every", "keep_checkpoints", "max_bad_steps", "trackers", "threads", "device", "compile"}
@@ -168,8 +169,8 @@ class _Training:
         self.resumed_from = 0
         self.steps_taken: list[Any] = []  # the regularizers' steps, innermost first; some have a state
         self.step_with_all = self._wrap(context)
-        self.look_rows = _some(len(looked), HELD_OUT_ROWS, seed)
         self.look_every = settings.evaluate_every or max(1, math.ceil(self.plan.steps / 10))
+        self.look_rows = _some(len(looked), self._most_looked(), seed)
         self.save_every = settings.checkpoint_every or max(1, math.ceil(self.plan.steps / 5))
         if settings.compile:
             machine.compile_module(self.module, device)
@@ -204,6 +205,13 @@ class _Training:
         outcome = self._outcome()
         self.log("tune.end", **outcome.as_dict())
         return outcome
+
+    def _most_looked(self) -> int:
+        """Rows of a look: few when looks are frequent or steps small, but never under 32."""
+        if not len(self.looked):
+            return 0
+        between = self.look_every * self.plan.slots_per_step
+        return max(32, min(HELD_OUT_ROWS, int(LOOK_SHARE * between / max(1.0, float(self.looked.sizes.mean())))))
 
     def _step(self, trackers: list[Any]) -> None:
         """One change of the weights, or a skipped step when loss or gradient is not finite."""

@@ -29,6 +29,13 @@ class Plan:
     def steps(self) -> int:
         return self.starts[-1]
 
+    @property
+    def slots_per_step(self) -> float:
+        """How many slots a step takes, about."""
+        if rows := self.settings.rows_per_batch:
+            return rows * float(self.sizes.mean())
+        return min(self.settings.tokens_per_batch, float(self.sizes.sum()))
+
     def rows(self, step: int) -> np.ndarray:
         """The rows of a step, in the order in which they were drawn."""
         epoch = int(np.searchsorted(self.starts, step, side="right")) - 1
