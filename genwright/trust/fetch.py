@@ -340,7 +340,8 @@ def _why(words: str) -> str:
     lines = [line.strip() for line in words.splitlines() if line.strip() and "log of this run" not in line]
     told = [line for line in lines if re.search(r"connection|resolve|404|not found|timed out", line, re.I)]
     told = told or [line for line in lines if "error" in line.lower()][-1:] or lines[-1:] or ["failed without a word"]
-    return _short(re.sub(r"://[^/\s@]*@", "://", told[0]))
+    plain = re.sub(r"^.*connection broken by '?", "no connection: ", told[0])
+    return _short(re.sub(r"://[^/\s@]*@", "://", plain))
 
 
 def _short(text: str) -> str:

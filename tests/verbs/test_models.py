@@ -151,6 +151,18 @@ def test_terms_must_be_accepted_before_the_first_download(tmp_path):
     pull(card)  # and nobody is asked twice
 
 
+@pytest.mark.parametrize(("said", "told"), [
+    ("WARNING: Retrying (Retry(4)) after connection broken by 'ProxyError(x)': /a\nERROR: No", "no connection: ProxyError"),
+    ("Looking in https://me:secret@host/simple\nERROR: Could not find x in https://me:secret@host/", "https://host/"),
+    ("npm error code E404\nnpm error A complete log of this run can be found in: /x", "E404"),
+    ("", "failed without a word"),
+])  # fmt: skip
+def test_what_a_package_manager_complains_of_is_told_without_passwords(said, told):
+    sentence = fetching._why(said)
+    assert told in sentence
+    assert "secret" not in sentence
+
+
 # -- archives that mean harm (R26) ------------------------------------------------------------------------------------
 
 
