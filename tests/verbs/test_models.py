@@ -152,7 +152,7 @@ def test_terms_must_be_accepted_before_the_first_download(tmp_path):
 
 
 @pytest.mark.parametrize(("said", "told"), [
-    ("WARNING: Retrying (Retry(4)) after connection broken by 'ProxyError(x)': /a\nERROR: No", "no connection: ProxyError"),
+    ("Retrying (Retry(4)) after connection broken by 'ProxyError(x)': /a\nERROR: No", "connection: ProxyError"),
     ("Looking in https://me:secret@host/simple\nERROR: Could not find x in https://me:secret@host/", "https://host/"),
     ("npm error code E404\nnpm error A complete log of this run can be found in: /x", "E404"),
     ("", "failed without a word"),
