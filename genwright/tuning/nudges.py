@@ -46,10 +46,9 @@ def nudged(learner: Any, change: Change) -> Iterator[None]:
 def segments_of(batch: Any, rows: Tensor) -> tuple[int, ...]:
     """How many of the looked-up rows (…, d) belong to each sequence, in order."""
     count = rows[..., 0].numel()
-    for name in ("lengths", "source_lengths", "target_lengths"):
-        lengths = getattr(batch, name, None)
-        if lengths is not None and sum(lengths) == count:
-            return tuple(int(length) for length in lengths)
+    lengths = getattr(batch, "lengths", ())
+    if sum(lengths) == count:
+        return tuple(int(length) for length in lengths)
     return (rows.shape[1],) * rows.shape[0] if rows.dim() == 3 else (count,)
 
 

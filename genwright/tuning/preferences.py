@@ -39,14 +39,12 @@ def pair_logprobs(learner: Any, batch: Any, *, average: bool) -> tuple[Tensor, T
 
 
 def answer_lengths(batch: Any) -> Tensor:
-    """How many supervised tokens each sequence of a batch has, (S,)."""
+    """How many supervised tokens each sequence of a batch has, (S,), in the order in which they were collated."""
+    if hasattr(batch, "groups"):  # an encoder–decoder's rows, sorted by length
+        counts = torch.cat([(group.targets != -100).sum(1) for group in batch.groups])
+        return counts[torch.tensor(batch.order, device=counts.device).argsort()]
     taught = (batch.targets != -100).long()
-    return torch.stack([part.sum() for part in taught.split(list(target_lengths(batch)))])
-
-
-def target_lengths(batch: Any) -> tuple[int, ...]:
-    """How many targets each sequence of a batch has: an encoder–decoder batch counts its decoder's."""
-    return tuple(getattr(batch, "target_lengths", None) or batch.lengths)
+    return torch.stack([part.sum() for part in taught.split(list(batch.lengths))])
 
 
 def keep_start(learner: Any) -> None:

@@ -399,7 +399,8 @@ def test_an_encoder_learns_labels_by_every_kind_of_method(name):
     attach(name, learner)
     assert any("classifier" in n for n in learning(learner))
     examples = [Example((user(e.messages[0].text), assistant(("no", "yes")[i % 2]))) for i, e in enumerate(rows())]
-    first, last = teach(learner, 12, RATE.get(name, 0.02), examples)
+    learner.module.eval()  # no dropout: the loss of so few rows would jump
+    first, last = teach(learner, 20, 0.003, examples)
     assert last < first
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from genwright.core import Example, Unlearnable, UsageError, assistant, choose, shelves, user
 from genwright.core.plugin import PluginProblems
 
-from .tiny import TinyLearner, batch_of, llama, rows, tokenizer
+from .tiny import TinyLearner, batch_of, engine_learner, llama, rows, tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -180,6 +180,47 @@ def test_the_reference_has_no_dropout_and_modes_are_left_as_found(learner):
         assert not torch.is_grad_enabled()
     assert learner.module.training
     assert not learner.module.model.layers[0].training
+
+
+def test_preferences_of_an_encoder_decoder_are_counted_in_the_order_of_the_rows():
+    from genwright.tuning.preferences import answer_lengths
+
+    config = dict(model_type="marian", d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+                  decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48)  # fmt: skip
+    learner = engine_learner("seq2seq", **config)
+    chosen = objective("simpo")
+    items = encoded(chosen, learner, pairs())
+    batch = learner.collate(items)
+    counts = [len(s["targets"]) for item in items for s in item.sequences]
+    assert answer_lengths(batch).tolist() == counts
+    loss = chosen(learner, batch)
+    alone = [chosen(learner, learner.collate([item])).total.item() for item in items]
+    assert loss.total.item() == pytest.approx(sum(alone), rel=1e-4)
+
+
+# -- labels -----------------------------------------------------------------------------------------------------------
+
+
+def test_classify_weighs_labels_and_counts_rows():
+    config = dict(model_type="bert", hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4)
+    learner = engine_learner("encoder", **config)
+    learner.set_labels(["no", "maybe", "yes"])
+    examples = [Example((e.messages[0], assistant(("no", "yes")[i % 3 > 0]))) for i, e in enumerate(rows())]
+    batch = learner.collate([learner.encode(e) for e in examples])
+    logits, targets = learner.logits(batch), learner.targets(batch)
+    for options, weights in (({}, None), ({"label_weights": {"yes": 3.0}}, torch.tensor([1.0, 1.0, 3.0]))):
+        chosen = objective("classify", **options)
+        chosen.module.prepare(learner, chosen.settings)
+        for smoothing in (0.0, 0.1):
+            learner.label_smoothing = smoothing
+            loss = chosen(learner, batch)
+            expected = F.cross_entropy(logits, targets, weights, reduction="sum", label_smoothing=smoothing)
+            assert loss.total.item() == pytest.approx(expected.item(), rel=1e-5)
+            assert loss.weight == 8
+            assert loss.logs["accuracy"] == (logits.argmax(1) == targets).float().mean().item()
+    with pytest.raises(UsageError, match="no label here"):
+        wrong = objective("classify", label_weights={"yse": 2.0})
+        wrong.module.prepare(learner, wrong.settings)
 
 
 # -- masking ----------------------------------------------------------------------------------------------------------

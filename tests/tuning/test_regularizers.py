@@ -10,7 +10,7 @@ import torch
 from genwright.core import DataError, Dataset, Example, Loss, ModelError, UsageError, assistant, choose
 from genwright.core.plugin import shelves
 
-from .tiny import TinyLearner, batch_of, llama, rows
+from .tiny import TinyLearner, batch_of, engine_learner, llama, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 ALL = {"neftune": "alpha", "fgm": "strength", "pgd": "strength", "r_drop": "alpha", "kl_to_base": "strength",
@@ -29,7 +29,8 @@ class Context:
     objective: Any = field(default_factory=lambda: choose("objectives", "sft"))
 
     def encode(self, example):
-        return self.objective.module.encode(self.learner, example, self.objective.settings)
+        own = getattr(self.objective.module, "encode", None)
+        return own(self.learner, example, self.objective.settings) if own else self.learner.encode(example)
 
 
 def make(dropout=0.2, method=None, seed=0, moved=True):
@@ -312,6 +313,40 @@ def test_all_of_them_together_take_a_step():
     assert all(torch.isfinite(g).all() for g in grads(learner, one).values())
 
 
+@pytest.mark.parametrize(("engine", "objective"), [("encoder", "classify"), ("seq2seq", "seq2seq"), ("seq2seq", "dpo")])
+def test_they_work_with_every_engine(engine, objective):
+    learner, examples = engine_and_rows(engine, objective)
+    context = Context(learner, train=Dataset(examples), objective=choose("objectives", objective))
+    for prepare in filter(None, [getattr(context.objective.module, "prepare", None)]):
+        prepare(learner, context.objective.settings)
+    learner.module.train()
+    batch = learner.collate([context.encode(e) for e in examples])
+    plain = context.objective(learner, batch)
+
+    def step(batch):
+        return context.objective(learner, batch)
+
+    for name in ALL:
+        step = choose("regularizers", name)(step, learner, context=context)
+    loss = step(batch)
+    assert loss.weight == plain.weight == (8 if objective != "seq2seq" else batch.weight)
+    assert set(loss.logs) >= {"adversarial_loss", "disagreement", "kl_to_base", "l2_sp", "ewc"}
+    assert all(torch.isfinite(g).all() for g in grads(learner, loss).values())
+
+
+def engine_and_rows(engine, objective):
+    config = dict(model_type="bert", hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+    if engine == "seq2seq":
+        config = dict(model_type="marian", d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+                      decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, dropout=0.1)  # fmt: skip
+    learner = engine_learner(engine, **config)
+    if engine == "encoder":
+        learner.set_labels(["no", "yes"])
+        return learner, [Example((e.messages[0], assistant(("no", "yes")[i % 2]))) for i, e in enumerate(rows())]
+    worse = [e.answer for e in rows(seed=4)]
+    return learner, [Example(e.messages, {"rejected": w}) for e, w in zip(rows(), worse, strict=True)]
+
+
 def test_neftune_with_dpo_leaves_the_reference_alone():
     learner = make(method="lora", dropout=0.0, moved=False)
     dpo = choose("objectives", "dpo")
@@ -361,3 +396,45 @@ def test_replay_mixes_older_rows_by_ratio(tmp_path):
 def test_replay_leaves_the_step_alone(tmp_path):
     step = lambda batch: None  # noqa: E731
     assert choose("regularizers", {"name": "replay", "data": old(tmp_path)})(step, None, context=None) is step
+
+
+# -- through the loop -------------------------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    pass
+
+
+def fitted(folder, stop_at=None):
+    """A few steps with every regularizer through the one loop; the trained weights and the losses of all steps."""
+    from genwright.core.recipe import Train
+    from genwright.nn.loop import fit
+
+    learner = choose("methods", {"name": "lora", "dropout": 0.1, "rank": 4})(engine_learner())
+    settings = Train(
+        tokens_per_batch=64, tokens_per_pass=32, epochs=1, learning_rate=5e-3, checkpoint_every=1, evaluate_every=1,
+        threads=1, dtype="float32",
+    )  # fmt: skip
+
+    def watch(step, loss):
+        if step == stop_at:
+            raise Stop
+
+    said = []
+    chosen = [choose("regularizers", {"name": n, "rows": 2} if n == "ewc" else n) for n in ALL]
+    fit(
+        learner, Dataset(rows(12)), Dataset(rows(4, seed=1)), objective=choose("objectives", "sft"),
+        regularizers=chosen, settings=settings, seed=3, folder=folder, log=lambda event, **facts: said.append((event, facts)), watch=watch,
+    )  # fmt: skip
+    losses = {f["step"]: f["loss"].hex() for event, f in said if event == "step"}
+    return {n: p.detach().clone() for n, p in learner.trainable().items()}, losses
+
+
+def test_a_stopped_training_with_all_of_them_ends_bit_equal(tmp_path):
+    whole, losses = fitted(tmp_path / "whole")
+    with pytest.raises(Stop):
+        fitted(tmp_path / "parts", stop_at=3)
+    parts, later = fitted(tmp_path / "parts")
+    assert min(later) > 1
+    assert later == {step: loss for step, loss in losses.items() if step in later}
+    assert all(torch.equal(whole[n], parts[n]) for n in whole)

@@ -119,7 +119,7 @@ def teach(learner, steps=20, rate=0.02, examples=None):
     optimizer = torch.optim.AdamW(parameters, lr=rate)
     losses = []
     for _ in range(steps):
-        loss = learner.loss(batch) / batch.weight
+        loss = learner.loss(batch) / len(learner.targets(batch))
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
@@ -133,5 +133,5 @@ def engine_learner(engine="causal_lm", seed=0, **config):
 
     module = shelves["engines"].load(engine)
     size = dict(SIZE, model_type="llama", head_dim=8, initializer_range=0.2, max_position_embeddings=128)
-    options = {"config": config or size, "tokenizer": {"train": "wordpiece", "vocab_size": 96}}
+    options = {"config": config or size, "tokenizer": {"train": "bpe", "vocab_size": 300}}
     return module.load(None, module.Settings.model_validate(options), seed=seed, texts=[" ".join(WORDS)] * 3)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from genwright.core import Learner
 from genwright.core import Settings as Options
-from genwright.tuning.adapters import DEFAULT_TEXT, bare, is_adapted, set_method, text_ids, wrap
+from genwright.tuning.adapters import DEFAULT_TEXT, bare, is_adapted, set_method, task_type, text_ids, wrap
 from genwright.tuning.prompts import FRAGILE, check_decoder
 
 
@@ -45,9 +45,12 @@ def attach(learner: Learner, settings: Settings, *, seed: int = 0) -> Learner:
         encoder_hidden_size=settings.hidden_size,  # type: ignore[arg-type]
     )
     wrap(learner, config, "prefix", seed=seed)
-    if settings.init_text and not going_on:
-        _start_from_text(learner, settings)
     set_method(learner, "prefix", FRAGILE)
+    if settings.init_text and not going_on:
+        if task_type(learner.module) == "CAUSAL_LM":
+            _start_from_text(learner, settings)
+        else:
+            set_method(learner, "prefix", "An encoder keeps no keys and values of a text: the prefix starts at random.")
     return learner
 
 
