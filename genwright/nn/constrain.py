@@ -32,7 +32,7 @@ class Constrained:
     """
 
     def __init__(self, constraints: Constraints, tokenizer: Any, ends: Collection[int], vocabulary: int):
-        self.wanted, self.ends = constraints, sorted(ends)
+        self.wanted, self.ends = constraints, sorted(end for end in ends if end < vocabulary)
         self.banned = tuple(phrase.casefold() for phrase in constraints.must_not_include if phrase)
         grammar = grammar_of(constraints)
         self.matcher = _matcher(grammar, tokenizer, tuple(self.ends), vocabulary) if grammar else None

@@ -231,14 +231,14 @@ def class_logits(module: nn.Module, hidden: Tensor, batch: Packed) -> Tensor:
     first = hidden.index_select(0, starts)
     core = inner.base_model
     if hasattr(inner, "pre_classifier"):  # DistilBERT
-        return inner.classifier(inner.dropout(torch.relu(inner.pre_classifier(first))))  # type: ignore[no-any-return]
+        return inner.classifier(inner.dropout(torch.relu(inner.pre_classifier(first))))
     if getattr(core, "pooler", None) is not None:  # BERT
-        return inner.classifier(inner.dropout(core.pooler(first[:, None])))  # type: ignore[no-any-return]
+        return inner.classifier(inner.dropout(core.pooler(first[:, None])))
     if hasattr(inner, "head") and hasattr(inner, "drop"):  # ModernBERT
         pooled = first if inner.config.classifier_pooling == "cls" else _means(hidden, batch)
-        return inner.classifier(inner.drop(inner.head(pooled)))  # type: ignore[no-any-return]
+        return inner.classifier(inner.drop(inner.head(pooled)))
     if hasattr(getattr(inner, "classifier", None), "out_proj"):  # RoBERTa, ELECTRA
-        return inner.classifier(first[:, None])  # type: ignore[no-any-return]
+        return inner.classifier(first[:, None])
     raise ModelError(
         f"The classification head of {type(inner).__name__} is not known.",
         "Use BERT, RoBERTa, DistilBERT or ModernBERT.",

@@ -23,7 +23,8 @@ from genwright.nn.attention import bare, packed_hidden, use_packed_attention
 from genwright.nn.options import ModelSettings, TrainTokenizer
 from genwright.nn.packing import Packed
 from genwright.nn.quantised import quantise_layers, quantised_as, restore_layers
-from genwright.nn.text import make_ready, open_tokenizer, train_tokenizer
+from genwright.nn.text import make_ready, open_tokenizer
+from genwright.nn.tokenizer_training import train_tokenizer
 from genwright.nn.weights import MANIFEST, check_model_folder, parameters_in, read_json, weight_files, weights_digest
 
 _NEW_HEADS = ("classifier", "head", "score", "pooler", "bert.pooler", "pre_classifier")

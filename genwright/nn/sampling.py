@@ -136,10 +136,7 @@ class Text:
         self.whole += new
         if new:
             self.start, self.read = self.read, len(self.ids)
-        for stop in self.stop:
-            place = self.whole.find(stop, max(0, self.shown - len(stop)))
-            if place >= 0:
-                self.whole, self.stopped = self.whole[:place], True
+        self._stop()
         return self._show(0 if self.stopped else self._held())
 
     def rest(self) -> str:
@@ -147,7 +144,14 @@ class Text:
         if not self.stopped:
             self.whole += self._new(self.ids[self.start :])
             self.start = self.read = len(self.ids)
+            self._stop()
         return self._show(0)
+
+    def _stop(self) -> None:
+        """Cut the text where the first stop string begins."""
+        places = [place for stop in self.stop if (place := self.whole.find(stop, max(0, self.shown - len(stop)))) >= 0]
+        if places:
+            self.whole, self.stopped = self.whole[: min(places)], True
 
     def _new(self, ids: list[int]) -> str:
         """What the ids from `start` say beyond those that were read."""

@@ -1,7 +1,7 @@
 """Text: how a conversation becomes tokens, the same way when a model is taught and when it answers.
 
 `prompt_tokens` is what a model sees before it answers; `chat_tokens` is a prompt made by the same function with the
-answer behind it and a mask of what is learned. Tokenizers come from a model folder, a file, or are trained on texts.
+answer behind it and a mask of what is learned.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from genwright.core.content import Message
-from genwright.core.errors import ModelError, UsageError
+from genwright.core.errors import ModelError
 from genwright.core.model import Encoded, Unlearnable
-from genwright.nn.template import MARKED, PLAIN, render
+from genwright.nn.template import PLAIN, render
 
 IGNORE = -100  # a target that is not learned; as in nn/packing, but asking a model must not load torch
 _LARGEST_TOKENIZER = 200_000_000  # bytes
-ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 
 
 @dataclass(frozen=True)
@@ -207,64 +206,6 @@ def _unreadable(place: Path, why: str) -> ModelError:
     )
 
 
-def train_tokenizer(kind: str, vocab_size: int, texts: Iterable[str], *, framed: bool = False) -> Any:
-    """A new tokenizer from texts; the same texts give the same tokenizer.
-
-    bpe: byte-level (Radford et al. 2019), so any text can be written; wordpiece: BERT's (cased); unigram: Kudo 2018
-    with a byte fallback. `framed` puts the start and end tokens around every text, as encoders want. Each role of a
-    chat has a token. Raises UsageError when `vocab_size` is too small for the alphabet or there are no texts.
-    """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-
-    bert = kind == "wordpiece"
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]",
-             "mask_token": "[MASK]"} if bert else {"pad_token": "<|pad|>", "unk_token": "<|unk|>",
-             "bos_token": "<|start|>", "eos_token": "<|end|>", "mask_token": "<|mask|>"}  # fmt: skip
-    special = [*names.values(), *(["<|end|>"] if bert else []), *ROLE_TOKENS]
-    least = len(special) + (256 if kind != "wordpiece" else 1)
-    if vocab_size < least + 8:
-        raise UsageError(
-            f"A {kind} tokenizer needs a vocab_size of at least {least + 8}.", "Raise tokenizer.vocab_size."
-        )
-    trainer: Any
-    if kind == "bpe":
-        made = Tokenizer(models.BPE(unk_token=None))
-        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        made.decoder = decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet,
-                                      show_progress=False)  # fmt: skip
-    elif bert:
-        made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        made.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-        made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        made.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
-    else:
-        made = Tokenizer(models.Unigram())
-        made.normalizer = normalizers.NFKC()
-        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-        made.decoder = decoders.Sequence(
-            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-        )
-        special = [*special, *(f"<0x{byte:02X}>" for byte in range(256))]
-        trainer = trainers.UnigramTrainer(vocab_size=vocab_size, special_tokens=special, unk_token="<|unk|>",
-                                          show_progress=False)  # fmt: skip
-    count = _Counted(texts)
-    made.train_from_iterator(count, trainer=trainer)
-    if not count.seen:
-        raise UsageError("There are no texts to train a tokenizer on.", "Give data, or name a tokenizer to load.")
-    if kind == "unigram":
-        made = _with_byte_fallback(made)
-    start, end = (names.get("cls_token") or names["bos_token"]), (names.get("sep_token") or names["eos_token"])
-    if framed or bert:
-        pairs = [(token, made.token_to_id(token)) for token in (start, end)]
-        made.post_processor = processors.TemplateProcessing(
-            single=f"{start} $A {end}", pair=f"{start} $A {end} $B {end}", special_tokens=pairs
-        )
-    return _wrapped(made, {**names, "bos_token": start, "eos_token": "<|end|>", "cls_token": start, "sep_token": end})
-
-
 def texts_of(examples: Iterable[Any]) -> Iterable[str]:
     """All words of some examples, message by message: what a tokenizer is trained on."""
     return (message.text for example in examples for message in example.messages if message.text)
@@ -392,40 +333,6 @@ def _words(text: str) -> tuple[Any, ...]:
     from genwright.core.content import Part
 
     return (Part(text=text),)
-
-
-class _Counted:
-    """An iterable that knows whether it gave anything."""
-
-    def __init__(self, texts: Iterable[str]):
-        self.texts, self.seen = texts, 0
-
-    def __iter__(self) -> Any:
-        for text in self.texts:
-            self.seen += 1
-            yield text
-
-
-def _with_byte_fallback(made: Any) -> Any:
-    """The same Unigram model, writing what it has no piece for byte by byte (its 256 byte pieces are there already)."""
-    import json
-
-    from tokenizers import Tokenizer
-
-    plain = json.loads(made.to_str())
-    plain["model"]["byte_fallback"] = True
-    plain["added_tokens"] = [t for t in plain["added_tokens"] if not t["content"].startswith("<0x")]
-    return Tokenizer.from_str(json.dumps(plain))
-
-
-def _wrapped(made: Any, names: dict[str, str]) -> Any:
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=made, additional_special_tokens=list(ROLE_TOKENS), clean_up_tokenization_spaces=False, **names
-    )
-    tokenizer.chat_template = MARKED
-    return tokenizer
 
 
 def _named(tokenizer: Any) -> Any:

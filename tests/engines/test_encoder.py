@@ -193,7 +193,7 @@ def test_an_adapter_brings_its_labels_and_its_head(kind, tmp_path):
     targets = ["q_lin", "v_lin"] if kind == "distilbert" else "all-linear"
     with quiet():
         model.module = get_peft_model(model.module, LoraConfig(r=4, target_modules=targets, task_type="SEQ_CLS"))
-    for name, parameter in model.module.named_parameters():
+    for parameter in model.module.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3)
     model.module.eval()

@@ -15,8 +15,8 @@ TURNS = [
 ]
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 CHATML = (
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}<|im_start|>system\nx<|im_end|>\n"
-    "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "<|im_start|>system\nx<|im_end|>\n{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"  # noqa: E501
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 LLAMA3 = (
@@ -24,7 +24,8 @@ LLAMA3 = (
     "    {%- if message.role == 'assistant' %}{% generation %}{{ message.content | trim }}{% endgeneration %}\n"
     "    {%- else %}{{- '<|' + message['role'] + '|>' + message.content | tojson(indent=2) }}\n    {%- endif %}\n"
     "    {%- if loop.last %}{{ '{:>3}|{}'.format(ns.n, message.content.upper()[::-1]) }}{% endif %}\n"
-    "    {%- if ns.n > 8 %}{% break %}{% endif %}\n{%- endfor %}{{ messages | length }}{{ messages[1:] | map(attribute='role') | join(', ') }}"
+    "    {%- if ns.n > 8 %}{% break %}{% endif %}\n{%- endfor %}{{ messages | length }}"
+    "{{ messages[1:] | map(attribute='role') | join(', ') }}"
     "{%- if tools is defined and tools %}tools{% endif %}{{ 'a' * 3 }}{{ 7 % 4 }}"
 )
 
@@ -79,9 +80,9 @@ HOSTILE = [
     "{% set ns = namespace(x='aaaa') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
     "{% set ns = namespace(x='aaaa') %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
     "{% set ns = namespace(x='aaaa') %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] | join %}{% endfor %}",
-    "{% set ns = namespace(x='aaaa') %}{% for i in range(99) %}{% set ns.x = ns.x | replace('a', 'aaaa') %}{% endfor %}",
+    "{% set ns = namespace(x='aaaa') %}{% for i in range(99) %}{% set ns.x = ns.x | replace('a', 'aaaa') %}{% endfor %}",  # noqa: E501
     "{% set ns = namespace(x='aaaa') %}{% for i in range(99) %}{% set ns.x = ns.x.replace('a', 'aaaa') %}{% endfor %}",
-    "{% set ns = namespace(x='aaaa') %}{% for i in range(99) %}{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}{% endfor %}",
+    "{% set ns = namespace(x='aaaa') %}{% for i in range(99) %}{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}{% endfor %}",  # noqa: E501
     "{% set x = [range(99999) | list] * 4000 %}{{ x | tojson | length }}",
     "{% set x = [range(99999) | list] * 4000 %}{{ x | string | length }}",
     "{% set x = [range(99999) | list] * 4000 %}{{ x }}",
