@@ -20,7 +20,7 @@ _STOP_WORDS = {
     "nl": "de het een van en is dat niet", "zh": "的 了 是 在 不 有 我 和", "ja": "の に は を た が で て",
 }  # fmt: skip
 _SYMBOL = re.compile(r"[#…]|\.\.\.")
-_BULLET = re.compile(r"\s*[-*•●▪‣◦]")
+_BULLETS = tuple("-*•●▪‣◦")
 
 
 class Settings(Base):
@@ -87,7 +87,7 @@ def fault_of(text: str, settings: Settings, stop_words: set[str]) -> str:
         (_repeated(lines) > settings.max_repeated_lines, "repeated lines (max_repeated_lines)"),
         (_repeated_ngrams(words) > settings.max_repeated_ngrams, "repeated n-grams (max_repeated_ngrams)"),
         (_top(words) > settings.max_top_word, "one word again and again (max_top_word)"),
-        (_share(_BULLET.match(line) for line in lines) > settings.max_bullets, "bullets (max_bullets)"),
+        (_share(line.lstrip().startswith(_BULLETS) for line in lines) > settings.max_bullets, "bullets (max_bullets)"),
         (
             _share(line.rstrip().endswith(("…", "...")) for line in lines) > settings.max_ellipses,
             "ellipses (max_ellipses)",
