@@ -252,7 +252,9 @@ def _start(path: Path, header: Header, settings: Settings) -> tuple[Runner, str]
             from genwright.nn.openvino import OpenVino
 
             try:
-                return OpenVino(path, context=settings.context, threads=settings.threads), ""
+                return OpenVino(
+                    path, context=settings.context, parallel=settings.parallel, threads=settings.threads
+                ), ""
             except ModelError as error:
                 problem = error.message
         if settings.runner == "openvino":
@@ -271,4 +273,4 @@ def _why_not_openvino(header: Header, settings: Settings) -> str:
         return "it ignores adapters of GGUF models; merge them first."
     if importlib.util.find_spec("openvino_genai") is None:
         return "it is not installed (pip install 'genwright[openvino]')."
-    return "" if importlib.util.find_spec("genwright.nn.openvino") else "not built in"
+    return ""

@@ -52,7 +52,7 @@ class LlamaCpp:
         self._socket = str(self._folder / "llama.sock")
         self._key = secrets.token_urlsafe(32)
         self._process = self._start(context, threads or default_threads(), adapters)
-        self._end = weakref.finalize(self, _stop, self._process, self._folder)
+        self._end = weakref.finalize(self, stop_process, self._process, self._folder)
         facts = self._ask("GET", "/props")
         self.context: int = facts["default_generation_settings"]["n_ctx"]
 
@@ -74,7 +74,7 @@ class LlamaCpp:
             answer = b""
         if not answer or "error" in json.loads(answer):
             said = " ".join(log.read_text(errors="replace").split())[-300:]
-            _stop(process, self._folder)
+            stop_process(process, self._folder)
             raise ModelError(
                 f"llama.cpp cannot load {self.path}: {said or 'it stopped while loading'}",
                 "Check that the file is a whole GGUF model, and that its adapters belong to it.",
@@ -260,7 +260,8 @@ def _error(said: dict[str, Any]) -> UsageError | ModelError:
     return (UsageError if wrong else ModelError)(f"llama.cpp refused: {said.get('message', 'no reason given')}")
 
 
-def _stop(process: subprocess.Popen[bytes], folder: Path) -> None:
+def stop_process(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Let go of a worker, so that it ends; kill it when it does not. Its folder goes too."""
     for pipe in (process.stdin, process.stdout):
         if pipe:
             pipe.close()

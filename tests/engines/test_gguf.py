@@ -16,6 +16,7 @@ import pytest
 from genwright.core import Constraints, Example, ModelError, Part, Request, UsageError, assistant, system, user
 from genwright.engines import gguf
 from genwright.formats import gguf as gguf_format
+from genwright.nn.gguf_header import read_header
 from tests.formats.tiny import EXAMPLES, SENTENCES, tiny_run
 
 
@@ -23,7 +24,9 @@ from tests.formats.tiny import EXAMPLES, SENTENCES, tiny_run
 def folder(tmp_path_factory: Any) -> Path:
     """base.gguf, and two adapters with their merged models: one-lora.gguf, one.gguf, two-lora.gguf, two.gguf."""
     place: Path = tmp_path_factory.mktemp("gguf")
-    _export(tiny_run(place / "base", teach=True), place / "base.gguf")
+    run = tiny_run(place / "base", teach=True)
+    _export(run, place / "base.gguf")
+    _export(run, place / "base8.gguf", quantization="q8_0")
     for number, name in enumerate(("one", "two")):
         run = tiny_run(place / name, adapter={"r": 4 + 4 * number}, teach=True)
         _export(run, place / f"{name}.gguf")
@@ -286,6 +289,80 @@ def test_openvino_never_gets_an_adapter(folder: Path) -> None:
     assert type(model.runner).__name__ == "LlamaCpp"
     assert "adapters" in model.notes[0]
     model.close()
+
+
+# -- OpenVINO ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fast(folder: Path) -> Iterator[gguf.GgufModel]:
+    pytest.importorskip("openvino_genai")
+    opened = _open(folder / "base8.gguf", runner="openvino")
+    yield opened
+    opened.close()
+
+
+def test_openvino_answers_like_llama_cpp(fast: gguf.GgufModel, model: gguf.GgufModel) -> None:
+    assert type(fast.runner).__name__ == "OpenVino"
+    requests = [_ask(text, max_new_tokens=60) for text in SENTENCES[:4]]
+    wanted = [_told(model, request) for request in requests]
+    assert [_told(fast, request) for request in requests] == wanted
+    found = dict(fast.generate_many(requests * 2))
+    assert [found[i].text for i in range(8)] == wanted * 2
+    *_, last = fast.generate(requests[0])
+    assert last.meta
+    assert (last.meta["finish_reason"], last.meta["prompt_tokens"]) == (
+        "stop",
+        len(fast.prompt(requests[0].messages).ids),
+    )
+    *_, last = fast.generate(_ask(max_new_tokens=3))
+    assert last.meta
+    assert (last.meta["finish_reason"], last.meta["completion_tokens"]) == ("length", 3)
+
+
+def test_openvino_obeys_stop_seed_and_constraints_and_scores(fast: gguf.GgufModel, model: gguf.GgufModel) -> None:
+    whole = _told(fast, _ask(max_new_tokens=60))
+    assert _told(fast, _ask(max_new_tokens=60, stop=("bread",))) == whole.partition("bread")[0]
+    drawn = [_told(fast, _ask(temperature=3.0, seed=seed)) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert _keeping(fast, choice=("yes", "no")) in ("yes", "no")
+    assert [x.nll for x in fast.likelihood(EXAMPLES)] == pytest.approx(
+        [x.nll for x in model.likelihood(EXAMPLES)], rel=0.05
+    )
+
+
+def test_openvino_stops_when_closed_and_takes_no_adapter(fast: gguf.GgufModel) -> None:
+    stream = fast.generate(_ask(max_new_tokens=200, temperature=3.0, seed=1))
+    next(stream)
+    stream.close()
+    assert _told(fast, _ask(max_new_tokens=60)) == SENTENCES[1]
+    with pytest.raises(UsageError, match="ignores adapters"):
+        list(fast.runner.answer([1, 2], _ask(), seed=0, adapters=(1.0,)))
+
+
+def test_what_openvino_reads_badly_goes_through_8_bits(tmp_path: Path, monkeypatch: Any) -> None:
+    from genwright.nn.openvino import readable
+
+    monkeypatch.setenv("GENWRIGHT_HOME", str(tmp_path / "home"))
+    for quantization in ("q4_1", "q8_0"):
+        path = tmp_path / f"{quantization}.gguf"
+        _export(tiny_run(tmp_path / quantization), path, quantization=quantization)
+        made = readable(path, read_header(path))
+        assert set(read_header(made).kinds) == {"F32", "Q8_0"}
+        assert (made == path) == (quantization == "q8_0")
+        assert readable(path, read_header(path)) == made
+
+
+def test_auto_says_why_it_is_not_openvino(tmp_path: Path) -> None:
+    pytest.importorskip("openvino_genai")
+    path = tmp_path / "gemma.gguf"
+    _export(tiny_run(tmp_path / "gemma", "gemma3_text"), path)
+    model = _open(path, runner="auto")
+    assert type(model.runner).__name__ == "LlamaCpp"
+    assert "gemma3" in model.notes[0]
+    model.close()
+    with pytest.raises(UsageError, match="gemma3"):
+        _open(path, runner="openvino")
 
 
 # -- the process ------------------------------------------------------------------------------------------------------
