@@ -502,7 +502,8 @@ class _Fast:
 
     def __init__(self, dtype: torch.dtype):
         self.dtype = dtype
-        self.copies: dict[tuple[int, ...], tuple[tuple[Any, ...], Tensor]] = {}
+        # By identity of what was cast: (its state then, the copy, itself, so that no other takes its identity).
+        self.copies: dict[tuple[int, ...], tuple[tuple[Any, ...], Tensor, list[Tensor | None]]] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Fast:
         return _Fast(self.dtype)
@@ -511,7 +512,7 @@ class _Fast:
         state = _state([weight])
         known = self.copies.get((id(weight),))
         if known is None or known[0] != state:
-            known = self.copies[(id(weight),)] = (state, weight.detach().to(dtype))
+            known = self.copies[(id(weight),)] = (state, weight.detach().to(dtype), [weight])
         return known[1]
 
     def refresh(self, layer: Layer) -> None:
@@ -531,14 +532,15 @@ class _Fast:
             group.weight = weight.to(self.dtype) if weight.requires_grad else self.copy(weight, self.dtype)
             return
         # An adapter has its own copy: another one (a reference model's) may be switched on before this one's backward.
-        key, state = tuple(id(t) for p in group.parts for t in (p.weight, p.b)), _state(weights)
+        sources = [t for p in group.parts for t in (p.weight, p.b)]
+        key, state = tuple(id(t) for t in sources), _state(weights)
         known = self.copies.get(key)
         if known is None or known[0] != state or any(w.requires_grad for w in weights):
             merged = torch.zeros(
                 sum(len(w) for w in weights), group.width + group.rank, dtype=self.dtype, device=weights[0].device
             )
             _stack(weights, merged)
-            known = self.copies[key] = (state, merged)
+            known = self.copies[key] = (state, merged, sources)
         group.weight = _with_adapters(group, known[1])
 
 
@@ -627,8 +629,10 @@ def _read_part(module: Any) -> Part | None:
     if type(base) is not nn.Linear or not hasattr(module, "lora_A"):
         return None
     names = [name for name in module.active_adapters if name in module.lora_A]
-    if module.disable_adapters or module.merged or not names:
-        return Part(base.weight, base.bias) if not module.disable_adapters or not module.merged else None
+    if module.merged:  # PEFT merges into the data behind autograd's back: a copy would not notice
+        return None
+    if module.disable_adapters or not names:
+        return Part(base.weight, base.bias)
     name = names[0]
     dropout, variants = module.lora_dropout[name], getattr(module, "lora_variant", {})
     dropping = getattr(dropout, "p", 0.0) > 0 and module.training

@@ -160,6 +160,17 @@ def test_another_adapter_before_the_backward_does_not_disturb_it():
     assert_same((wanted[0], {n: p.grad for n, p in model.named_parameters() if p.grad is not None}), wanted)
 
 
+def test_an_adapter_merged_in_place_is_seen():
+    model, packed = adapted(make()), row()
+    wanted = packed_hidden(model, packed).detach()
+    fused.speed_up(model)
+    with model.disable_adapter(), torch.no_grad():
+        packed_hidden(model, packed)
+    model.merge_adapter()
+    with torch.no_grad():
+        torch.testing.assert_close(packed_hidden(model, packed), wanted, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("odd", ["dora", "dropout", "hook", "window", "checkpointing", "family"])
 def test_what_it_does_not_know_goes_the_models_own_way(odd):
     packed = row()
