@@ -45,7 +45,7 @@ def _shaped(fields: dict[str, Any], meta: dict[str, Any]) -> tuple[tuple[Message
     if "conversations" in fields:
         turns = _list(fields["conversations"], "conversations")
         system = fields.get("system")
-        head = [Message("system", (Part(text=_words(system, "system")),))] if system else []
+        head = [_said("system", system)] if system else []
         return (*head, *example_messages(turns)), meta
     if "instruction" in fields:
         return _alpaca(fields), meta
@@ -55,8 +55,8 @@ def _shaped(fields: dict[str, Any], meta: dict[str, Any]) -> tuple[tuple[Message
     if "text" in fields:
         text = _words(fields["text"], "text")
         if "label" in fields:
-            return (Message("user", (Part(text=text),)), Message("assistant", (Part(text=str(fields["label"])),))), meta
-        return (Message("assistant", (Part(text=text),)),), meta
+            return (_said("user", text), _said("assistant", str(fields["label"]))), meta
+        return (Message("assistant", (Part("text", text),)),), meta
     known = "messages, conversations, instruction/output, prompt/completion, text, chosen/rejected"
     raise ValueError(f"unknown row shape with the keys {sorted(map(str, fields))[:8]}; known shapes: {known}")
 
@@ -91,7 +91,7 @@ def _preference(fields: dict[str, Any], meta: dict[str, Any]) -> tuple[tuple[Mes
             head = example_messages(prompt)
         else:
             system = fields.get("system")
-            head = tuple(Message(r, (Part(text=_words(t, r)),)) for r, t in (("system", system), ("user", prompt)) if t)
+            head = tuple(_said(role, words) for role, words in (("system", system), ("user", prompt)) if words)
         good, bad = _words(chosen, "chosen"), _words(rejected, "rejected")
         if not head:
             raise ValueError("a preference row with plain `chosen` and `rejected` needs a `prompt`")
@@ -128,14 +128,18 @@ def _alpaca(fields: dict[str, Any]) -> tuple[Message, ...]:
         turns += [("user", old[0]), ("assistant", old[1])]
     turns += [("user", asked), ("assistant", told)]
     system = fields.get("system")
-    return tuple(Message(r, (Part(text=_words(t, r)),)) for r, t in ([("system", system)] if system else []) + turns)
+    return tuple(_said(role, words) for role, words in ([("system", system)] if system else []) + turns)
 
 
 def _pair(system: Any, asked: Any, told: Any) -> tuple[Message, ...]:
     if isinstance(asked, list) and isinstance(told, list):
         return (*example_messages(asked), *example_messages(told))
-    turns = ([("system", system)] if system else []) + [("user", asked), ("assistant", told)]
-    return tuple(Message(role, (Part(text=_words(text, role)),)) for role, text in turns)
+    pair = (_said("user", asked), _said("assistant", told))
+    return (_said("system", system), *pair) if system else pair
+
+
+def _said(role: str, words: Any) -> Message:
+    return Message(role, (Part("text", _words(words, role)),))
 
 
 def _part(part: Any, number: int) -> Part:
