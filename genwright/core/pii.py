@@ -97,8 +97,10 @@ def _id_card(candidate: str) -> int:
 
 
 def _credit_code(candidate: str) -> int:
-    """GB 32100-2015: 18 places, weights 3^i mod 31."""
+    """GB 32100-2015: 18 places, weights 3^i mod 31; places 3 and 4 are a province."""
     code = _SPACES.sub("", candidate)
+    if code[2:4] not in _PROVINCES:
+        return 0
     values = [_CREDIT_ALPHABET.index(c) for c in code]
     total = sum(value * pow(3, i, 31) for i, value in enumerate(values[:17]))
     return len(candidate) if values[17] == (31 - total % 31) % 31 else 0
@@ -229,11 +231,13 @@ KINDS: dict[str, _Kind] = {
         _id_card,
     ),
     "credit_code": _Kind(
-        re.compile(rf"{_FREE}[1-9ANY]{_CODE}[ -]?[1-9][0-9]{{5}}[ -]?{_CODE}{{9}}[ -]?{_CODE}{_DONE}"),
+        re.compile(
+            rf"{_FREE}(?:[15][1239]|9[123]|[234678ANY][19])[ -]?[1-9][0-9]{{5}}[ -]?{_CODE}{{9}}[ -]?{_CODE}{_DONE}"
+        ),
         _credit_code,
     ),
-    "bank_card": _Kind(re.compile(rf"{_FREE}{_NO_FRACTION}{_CARD}{_DONE}"), _bank_card),
     "iban": _Kind(re.compile(rf"{_FREE}[A-Z]{{2}}[0-9]{{2}}(?: ?[A-Z0-9]){{11,30}}"), _iban),
+    "bank_card": _Kind(re.compile(rf"{_FREE}{_NO_FRACTION}{_CARD}{_DONE}"), _bank_card),
     "phone": _Kind(re.compile(rf"{_FREE}(?<!\+){_NO_FRACTION}(?:{_MOBILE}|{_LANDLINE}|{_AMERICAN}|{_WORLD}){_DONE}")),
     "ssn": _Kind(re.compile(rf"{_FREE}(?<!-)(?!000|666|9)[0-9]{{3}}-(?!00)[0-9]{{2}}-(?!0000)[0-9]{{4}}{_DONE}(?!-)")),
     "passport": _Kind(re.compile(_PASSPORT), within=True),

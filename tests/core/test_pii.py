@@ -27,6 +27,7 @@ FOUND = [
     ("amex 3782-822463-10005", "bank_card", "3782-822463-10005"),
     ("卡号6222021234567890128", "bank_card", "6222021234567890128"),
     ("DE89 3704 0044 0532 0130 00 IS MINE", "iban", "DE89 3704 0044 0532 0130 00"),
+    ("ES9121000418450200051332", "iban", "ES9121000418450200051332"),
     ("GB82WEST12345698765432", "iban", "GB82WEST12345698765432"),
     ("我的手机13812345678。", "phone", "13812345678"),
     ("138-1234-5678", "phone", "138-1234-5678"),
@@ -96,9 +97,9 @@ def test_a_megabyte_of_one_letter_takes_under_a_tenth_of_a_second(kind):
         text += hint  # so that the pattern really runs
     else:
         text += "1"
-    started = time.perf_counter()
+    started = time.process_time()
     assert find_pii(text, [kind]) == []
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
 
 
 @pytest.mark.parametrize("unit", ["1", "1 ", "a@", "a.", "+1", "1:", "1.", "京A1", "4111 ", "DE89 3704 ", "138 "])
