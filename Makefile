@@ -14,6 +14,8 @@ ASK := "List all objects in the bucket my-photos"
 .PHONY: demo test check lint types docs setup clean lock
 
 demo: setup  ## your data to a served model: the whole product in a few minutes
+	$(BIN)/genwright models pull general-prose-en || true  # the fixed set on which forgetting is measured
+	$(BIN)/genwright models pull general-trivia-en
 	$(BIN)/genwright run $(RECIPE) --out $(RUN)
 	@if [ -t 0 ] && [ -t 1 ]; then $(BIN)/genwright chat $(RUN); else \
 	  echo; echo "> "$(ASK); $(BIN)/genwright chat $(RUN) --once $(ASK); fi

@@ -37,8 +37,8 @@ def test_a_recipe_says_what_it_needs_and_what_to_expect(path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_a_recipe_is_carried_out(path, tmp_path):
     run = gw.run(path, tmp_path / "run", changes=SMALL)
-    steps = [event for event in run.events("step")]
-    assert [event["step"] for event in steps] == [1, 2]
-    assert json.loads(run.report_file.read_text())
-    assert (run.model / "genwright.json").is_file()
+    wanted = [] if Recipe.load(path).method.name == "none" else [1, 2]
+    assert [event["step"] for event in run.events("step")] == wanted
+    assert json.loads(run.report_file.read_text())["rows"]
+    assert (run.model / "genwright.json").is_file() == bool(wanted)
     assert (run.data / "report.md").is_file()

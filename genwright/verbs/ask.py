@@ -76,6 +76,9 @@ def open_answerer(
 
     name = str(ref.folder if isinstance(ref, Run) else ref)
     added = [choose("guards", guard) for guard in guards]
+    if Run.is_run(name) and (run := Run.open(name)).recipe.method.name == "none":  # a model as it is, perhaps elsewhere
+        model = open_model(run.recipe.model, task=run.recipe.task, purpose="answer", seed=seed)
+        return _from_run(run, run.recipe, model, added)
     located = locate(name)
     choice: Any = {"source": name, "engine": engine} if engine else name
     if located.kind != "run":

@@ -105,9 +105,13 @@ def evaluate_run(recipe: Recipe, run: Run, prepared: Any, *, tell: Tell = SILENT
     if run.is_done("evaluate", inputs) and run.report_file.is_file():
         tell.note("Evaluation: nothing changed, the report stays.")
         return Report.load(run.report_file)
-    tell.stage("Opening the tuned model")
-    tuned = open_model(str(run.folder), task=recipe.task, purpose="tune", seed=recipe.seed)
-    base, why_not = _base_of(tuned, recipe, run, tell)
+    tell.stage("Opening the model")
+    if recipe.method.name == "none":
+        tuned = open_model(recipe.model, task=recipe.task, purpose="answer", seed=recipe.seed, tell=tell)
+        base, why_not = None, "The model is judged as it is; nothing was tuned."
+    else:
+        tuned = open_model(str(run.folder), task=recipe.task, purpose="tune", seed=recipe.seed)
+        base, why_not = _base_of(tuned, recipe, run, tell)
     report = evaluate(
         tuned, prepared.held_out, recipe, base=base, train=prepared.train, general=general, folder=run.folder, tell=tell
     )
@@ -124,7 +128,7 @@ def evaluate_run(recipe: Recipe, run: Run, prepared: Any, *, tell: Tell = SILENT
 def _inputs(recipe: Recipe, run: Run, prepared: Any, general: General) -> str:
     made = run.model / "genwright.json"
     chosen = [metric.as_dict() for metric in recipe.chosen_metrics]
-    weights = made.read_text(encoding="utf-8") if made.is_file() else ""
+    weights = made.read_text(encoding="utf-8") if made.is_file() else json.dumps(recipe.as_dict()["model"])
     data = (prepared.held_out.fingerprint, prepared.train.fingerprint, general.name)
     return fingerprint(
         weights, recipe.task.as_dict(), chosen, recipe.seed, recipe.evaluate.model_dump(mode="json"), data

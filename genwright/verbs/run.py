@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genwright.core import SILENT, Recipe, Run, Tell, fingerprint
+from genwright.core import SILENT, Recipe, Run, Tell
 
 STAGES = ("prepare", "tune", "evaluate", "export")
 
@@ -35,16 +35,15 @@ def run(
     here = Run.create(recipe, folder or Path("runs") / (recipe.name or "run"))
     wanted = STAGES[: STAGES.index(until) + 1]
     prepared = prepare(recipe, here, tell=tell)
-    if "tune" in wanted:
+    if "tune" in wanted and is_tuned(recipe):
         tune(recipe, here, prepared, tell=tell)
     if "evaluate" in wanted:
         evaluate_run(recipe, here, prepared, tell=tell)
-    if "export" in wanted and recipe.release.formats:
+    if "export" in wanted and recipe.release.formats and is_tuned(recipe):
         export_run(here, recipe.release.formats, tell=tell)
     return here
 
 
-def inputs_of(recipe: Recipe, *parts: str) -> str:
-    """A fingerprint of the named parts of a recipe, for deciding whether a stage must be done again."""
-    fields = recipe.as_dict()
-    return fingerprint(recipe.seed, {part: fields.get(part) for part in parts})
+def is_tuned(recipe: Recipe) -> bool:
+    """Whether the recipe has a tuning stage; `method: none` judges and serves a model as it is."""
+    return recipe.method.name != "none"
