@@ -63,7 +63,8 @@ def read(tmp_path_factory):
             "import json\nfrom genwright.core import Row, GenwrightError, choose\n"
             f"source = choose('sources', {{'source': 'hub', **{options!r}}}, key='source')\n"
             "try:\n    print(json.dumps([[r.where, r.fields if isinstance(r, Row) else r.reason] for r in source()]))\n"
-            "except GenwrightError as error:\n    print(json.dumps([type(error).__name__, error.message, error.hint]))\n"
+            "except GenwrightError as error:\n"
+            "    print(json.dumps([type(error).__name__, error.message, error.hint]))\n"
         )
         there = {
             "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
