@@ -424,7 +424,8 @@ def fitted(folder, stop_at=None):
     chosen = [choose("regularizers", {"name": n, "rows": 2} if n == "ewc" else n) for n in ALL]
     fit(
         learner, Dataset(rows(12)), Dataset(rows(4, seed=1)), objective=choose("objectives", "sft"),
-        regularizers=chosen, settings=settings, seed=3, folder=folder, log=lambda event, **facts: said.append((event, facts)), watch=watch,
+        regularizers=chosen, settings=settings, seed=3, folder=folder, watch=watch,
+        log=lambda event, **facts: said.append((event, facts)),
     )  # fmt: skip
     losses = {f["step"]: f["loss"].hex() for event, f in said if event == "step"}
     return {n: p.detach().clone() for n, p in learner.trainable().items()}, losses
