@@ -11,7 +11,7 @@ RECIPE := recipes/text/aws_assistant.yaml
 RUN := runs/aws_assistant
 ASK := "List all objects in the bucket my-photos"
 
-.PHONY: demo test check lint types docs setup clean lock
+.PHONY: demo test check lint types docs setup setup-dev clean lock
 
 demo: setup  ## your data to a served model: the whole product in a few minutes
 	$(BIN)/genwright models pull general-prose-en || true  # the fixed set on which forgetting is measured
@@ -21,23 +21,25 @@ demo: setup  ## your data to a served model: the whole product in a few minutes
 	  echo; echo "> "$(ASK); $(BIN)/genwright chat $(RUN) --once $(ASK); fi
 	@echo; echo "Next: $(BIN)/genwright serve $(RUN)   — OpenAI's API on http://127.0.0.1:8484/v1"
 
-test: setup  ## all tests, on real weights too
+test: setup-dev  ## all tests, on real weights too
 	$(BIN)/genwright models pull smollm2-135m-instruct
 	GENWRIGHT_TEST_WEIGHTS=1 $(BIN)/python -m pytest
 
 check: lint types test docs  ## what CI asks
 
-lint: setup
+lint: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: setup
+types: setup-dev
 	$(BIN)/mypy
 
-docs: setup  ## the reference page is a generated copy; this says when it is stale
+docs: setup-dev  ## the reference page is a generated copy; this says when it is stale
 	$(BIN)/python -m genwright.cli.reference --check docs/reference.md
 
 setup: $(VENV)/.ready
+
+setup-dev: $(VENV)/.ready-dev
 
 # torch comes first and alone, so that nothing else decides which build arrives; the rest is pinned by hash.
 $(VENV)/.ready: pyproject.toml requirements.lock
@@ -48,11 +50,19 @@ $(VENV)/.ready: pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@
 
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.lock
+	$(BIN)/python -m pip install --no-deps --require-hashes -r requirements-dev.lock
+	touch $@
+
 clean:
 	rm -rf $(VENV) runs build dist
 
 lock:  ## pin everything but torch, with hashes, for every platform
 	echo "torch ; python_version < '3'" > build-overrides.txt
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-annotate --override build-overrides.txt --quiet --output-file requirements.lock
+	$(BIN)/python -m pip install --quiet uv
+	$(call compile,requirements.lock,--extra text --extra serve --extra search --extra build)
+	$(call compile,requirements-dev.lock,--all-extras --constraint requirements.lock)
 	rm build-overrides.txt
+
+compile = $(BIN)/uv pip compile pyproject.toml $(2) --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-annotate --override build-overrides.txt --quiet --output-file $(1)
