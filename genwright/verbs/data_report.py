@@ -116,7 +116,7 @@ def markdown(report: dict[str, Any]) -> str:
     if report.get("tokens"):
         lines += ["", "## Tokens", ""] + [f"- {name.replace('_', ' ')}: {v}" for name, v in report["tokens"].items()]
     for side, units in report["lengths"].items():
-        for unit, facts in units.items():
+        for unit, facts in units.items() if any(facts["longest"] for facts in units.values()) else ():
             lines += ["", f"## {side.capitalize()} length in {unit}", "", *_bars(facts)]
     lines += ["", f"## {len(report['samples'])} random training rows", ""]
     for row in report["samples"]:
