@@ -582,8 +582,8 @@ def _read_layers(model: nn.Module, packed: Packed) -> list[Layer] | None:
         return None
     if config.hidden_act != "silu" or core._forward_hooks or core._forward_pre_hooks:
         return None
-    if packed.tokens.device.type != "cpu":  # a graphics card is kept busy by the model's own kernels
-        return None
+    if packed.tokens.device.type != "cpu" or core._compiled_call_impl is not None:
+        return None  # a graphics card is kept busy by the model's own kernels; who compiled wants what was compiled
     layers = []
     for module in core.layers[: config.num_hidden_layers]:
         layer = _read_layer(module, max(packed.lengths))
