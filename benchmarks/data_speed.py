@@ -100,7 +100,7 @@ def read(rows: int, shape: str) -> dict[str, object]:
 
 
 def near(rows: int, action: str) -> dict[str, object]:
-    """Near-duplicate removal at its defaults over rows of 48 words, a tenth of them an earlier row with one word changed.
+    """Near-duplicate removal at its defaults over rows of 48 words, a tenth of them an earlier one with a word changed.
 
     Such a copy shares 43 of 49 three-word runs: a similarity of 0.88, where the threshold is 0.8.
     """

@@ -193,7 +193,7 @@ def _in_zip(path: Path, include: Sequence[str]) -> Iterator[File | Bad]:
                     continue
                 seen.add(name)
                 packed = max(member.compress_size, 1)
-                yield File(name, lambda m=member, p=packed: _capped(archive.open(m), m.filename, p, budget))  # type: ignore[misc]
+                yield File(name, lambda m=member, p=packed: _member(archive.open(m), m.filename, p, budget))  # type: ignore[misc]
     except (*BROKEN, NotImplementedError) as error:
         raise DataError(f"{path} cannot be read as an archive: {error}", "Fetch it again.") from None
     except OSError as error:
@@ -218,7 +218,7 @@ def _in_tar(path: Path, include: Sequence[str]) -> Iterator[File | Bad]:
                 found += 1
                 packed = max(path.stat().st_size, 1)
                 stream = cast(BinaryIO, archive.extractfile(member))
-                yield File(member.name, lambda s=stream, n=member.name, p=packed: _capped(s, n, p, budget))  # type: ignore[misc]
+                yield File(member.name, lambda s=stream, n=member.name, p=packed: _member(s, n, p, budget))  # type: ignore[misc]
     except BROKEN as error:
         raise DataError(f"{path} cannot be read as an archive: {error}", "Fetch it again.") from None
     except OSError as error:
@@ -278,6 +278,11 @@ class _Capped(io.RawIOBase):
     def close(self) -> None:
         self.stream.close()
         super().close()
+
+
+def _member(stream: Any, name: str, packed: int, budget: _Budget) -> BinaryIO:
+    capped = _capped(stream, name, packed, budget)
+    return _capped(gzip.GzipFile(fileobj=capped), name, packed, budget) if name.endswith(".gz") else capped
 
 
 def _capped(stream: Any, label: str, packed: int, budget: _Budget) -> BinaryIO:

@@ -117,6 +117,12 @@ def test_a_gz_that_breaks_off_gives_what_came_before(tmp_path):
     assert "broken" in bad(rows)[-1].reason
 
 
+def test_a_gz_inside_an_archive_is_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("in/a.jsonl.gz", gzip.compress(LINES.encode()))
+    assert good(read("jsonl", tmp_path / "x.zip")) == ROWS
+
+
 def test_an_unknown_key_names_the_lists_there_are(tmp_path):
     path = written(tmp_path / "a.json", json.dumps({"train": ROWS, "test": ROWS}))
     with pytest.raises(DataError) as caught:
