@@ -100,6 +100,8 @@ def quantise_layers(module: nn.Module, *, bits: int = 4, block: int = 64) -> tup
         setattr(module.get_submodule(owner), last, small)
         before += layer.weight.numel() * layer.weight.element_size()
         after += small.bytes
+    for parameter in module.parameters() if before else ():  # else they would hold the mapped file, all of it
+        parameter.data = parameter.data.clone()
     return before, after
 
 
