@@ -173,7 +173,7 @@ class _Training:
         self.look_rows = _some(len(looked), self._most_looked(), seed)
         self.save_every = settings.checkpoint_every or max(1, math.ceil(self.plan.steps / 5))
         if settings.compile:
-            machine.compile_module(self.module, device)
+            machine.compile_module(getattr(learner, "part_to_compile", self.module), device)
 
     # -- the story ---------------------------------------------------------------------------------------------------
 

@@ -65,6 +65,12 @@ class Pretrained:
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
     @property
+    def part_to_compile(self) -> nn.Module:
+        """What `train.compile` compiles: the body that packed rows go through, not the wrappers around it."""
+        body: nn.Module = bare(self.module).base_model
+        return body
+
+    @property
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
 
