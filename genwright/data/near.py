@@ -2,8 +2,8 @@
 
 A signature estimates the Jaccard similarity of two sets of n-grams (Broder 1997). Rows whose signatures agree in one of
 `bands` bands are candidates (Indyk and Motwani 1998), which the lowest byte of each of the 128 hashes then confirms.
-A million rows take 128 MB of signatures and about 300 MB of tables; datasketch, whose signatures cost a hundred times
-the time here, would keep several kilobytes a row in dictionaries.
+A million rows peak at about 670 MB (signatures 128, tables 300, the rest while tables grow). datasketch took a hundred
+times as long for a signature (256 against 2.6 microseconds for a row of 18 3-grams) and keeps them in dictionaries.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Settings(Base):
 
 
 def refine(examples: Iterator[Example], settings: Settings, *, report: Any) -> Iterator[Example]:
-    """Broder 1997; about 450 bytes of memory a row. Raises MissingExtra without rensa."""
+    """Broder 1997; about 450 bytes of memory a row, more while tables grow. Raises MissingExtra without rensa."""
     index, clustered = NearIndex(settings.threshold), 0
     while batch := list(islice(examples, _BATCH)):
         start = index.count
