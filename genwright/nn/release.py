@@ -154,18 +154,22 @@ def card_text(run: Run, tuned: Tuned, *, format: str, notes: Sequence[str], sums
 
 
 def _data_lines(run: Run) -> list[str]:
+    """Where the rows came from and what became of them, out of the data report."""
     source = run.recipe.data.source.as_dict()
-    lines = [
-        "Tuned on: "
-        + ", ".join(f"{key} = {Path(str(v)).name if key == 'path' else v}" for key, v in source.items())
-        + "."
+    said = (f"{key} = {Path(str(value)).name if key == 'path' else value}" for key, value in source.items())
+    lines = [f"- from {', '.join(said)}"]
+    if not (run.data / "report.json").is_file():
+        return lines
+    facts = json.loads((run.data / "report.json").read_text(encoding="utf-8"))
+    lines.append(f"- {facts.get('rows_read', 0):,} rows read")
+    for side in ("train", "held_out"):
+        if isinstance(facts.get(side), Mapping):
+            name = "trained on" if side == "train" else "held out"
+            lines.append(f"- {name} {facts[side].get('rows', 0):,} rows, sha256 `{facts[side].get('sha256', '')}`")
+    lines += [
+        f"- refined by {one['name']}: {one['rows_in']:,} → {one['rows_out']:,}" for one in facts.get("refiners", [])
     ]
-    report = run.data / "report.json"
-    if report.is_file():
-        facts = json.loads(report.read_text(encoding="utf-8"))
-        counts = {k: v for k, v in facts.items() if isinstance(v, int) and not isinstance(v, bool)}
-        lines.append("Rows: " + ", ".join(f"{k} {v:,}" for k, v in counts.items()) + "." if counts else "")
-    return [line for line in lines if line]
+    return lines
 
 
 def _score_lines(run: Run) -> list[str]:

@@ -189,9 +189,19 @@ def test_the_card_shows_scores_licence_and_data(tmp_path: Path) -> None:
     row = {"metric": "chrf", "base": {"value": 30.5, "low": 29.0, "high": 32.0}, "tuned": {"value": 44.25},
            "difference": {"value": 13.75, "low": 10.0, "high": 17.0}}  # fmt: skip
     run.report_file.write_text(json.dumps({"rows": [row]}))
-    (run.data / "report.json").write_text(json.dumps({"read": 1200, "kept": 1100}))
+    (run.data / "report.json").write_text(
+        json.dumps(
+            {
+                "rows_read": 1200,
+                "train": {"rows": 1000, "sha256": "a" * 64},
+                "held_out": {"rows": 100, "sha256": "b" * 64},
+                "refiners": [{"name": "dedupe", "rows_in": 1200, "rows_out": 1100}],
+            }
+        )
+    )
     safetensors.export(run, tmp_path / "out", safetensors.Settings())
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| chrf | 30.500 (29.000 … 32.000) | 44.250 | 13.750 (10.000 … 17.000) |" in card
-    assert "1,200" in card
+    for line in ("1,200 rows read", f"trained on 1,000 rows, sha256 `{'a' * 64}`", "refined by dedupe: 1,200 → 1,100"):
+        assert line in card
     assert "license: apache-2.0" in card
