@@ -107,7 +107,7 @@ class Decoder(Pretrained):
         found: dict[int, Likelihood] = {}
         for rows in plan(items):
             with self.answering():
-                sums = self.logprobs(self.collate([items[i] for i in rows])).tolist()
+                sums = self.logprobs(self.collate([items[i] for i in rows]).to(self.device)).tolist()
             for index in rows:
                 mine, sums = sums[: len(items[index].sequences)], sums[len(items[index].sequences) :]
                 found[index] = Likelihood(-sum(mine), int(items[index].weight), len(examples[index].answer.text))

@@ -168,7 +168,7 @@ class Encoder(Pretrained):
         found: dict[int, float] = {}
         for rows in plan(items):
             with self.answering():
-                sums = self.logprobs(self.collate([items[i] for i in rows])).tolist()
+                sums = self.logprobs(self.collate([items[i] for i in rows]).to(self.device)).tolist()
             found |= dict(zip(rows, sums, strict=True))
         for index, example in enumerate(examples):
             yield Likelihood(-found[index], 1, len(example.answer.text))
@@ -177,7 +177,7 @@ class Encoder(Pretrained):
         return super().facts() | ({"labels": list(self.labels)} if self.labels else {})
 
     def _sort(self, items: Sequence[Encoded]) -> Iterator[Part]:
-        batch = self.collate(items)
+        batch = self.collate(items).to(self.device)
         chances = torch.softmax(class_logits(self.module, self._hidden(batch), batch).float(), -1).tolist()
         for row, item in zip(chances, items, strict=True):
             best = max(range(len(row)), key=row.__getitem__)

@@ -56,6 +56,11 @@ class Pairs:
     def weight(self) -> int:
         return int((self.targets != IGNORE).sum())
 
+    @property
+    def slots(self) -> int:
+        """Positions that pass through encoder and decoder, padding counted."""
+        return sum(group.source.numel() + group.given.numel() for group in self.groups)
+
     def to(self, device: torch.device | str) -> Pairs:
         moved = tuple(Group(*(getattr(g, name).to(device) for name in ("source", "seen", "given", "targets")))
                       for g in self.groups)  # fmt: skip

@@ -58,7 +58,9 @@ def test_groups_have_the_loss_of_rows_alone_and_of_transformers(kind):
     each = [-model.loss(model.collate([item])).item() for item in items]
     assert model.logprobs(batch).tolist() == pytest.approx(each, rel=1e-4)
     assert batch.weight == sum(item.weight for item in items)
-    batch.to("cpu")
+    real = sum(item.size for item in items)
+    assert real <= batch.slots <= real / (1 - WASTE) + 1
+    assert batch.to("cpu").slots == batch.slots
     smooth = torch.nn.functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=0.2).item()
     assert model.loss(batch, label_smoothing=0.2).item() == pytest.approx(smooth, rel=1e-4)
 
