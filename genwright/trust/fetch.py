@@ -203,14 +203,13 @@ def _hub(place: str, member: str, room: Path) -> Path:
     """Download one file of `org/name@revision` from the model hub."""
     if importlib.util.find_spec("huggingface_hub") is None:
         raise Unavailable("huggingface_hub is not installed (pip install 'genwright[text]')")
-    import httpx
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
     name, _, revision = place.partition("@")
     try:
         return Path(hf_hub_download(name, member, revision=revision or None, local_dir=room))
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError, ValueError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise Unavailable(_short(str(error))) from None

@@ -230,9 +230,8 @@ def _from_hub(place: str, may_fetch: bool, tell: Tell) -> Path:
     """The folder of `org/name@revision` in the hub's own cache; safetensors and words only, no code, no pickle."""
     if importlib.util.find_spec("huggingface_hub") is None:
         raise MissingExtra("huggingface_hub", "text")
-    import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
 
     name, _, revision = place.partition("@")
     more: dict[str, Any] = {"revision": revision or None, "allow_patterns": _HUB_FILES}
@@ -247,7 +246,7 @@ def _from_hub(place: str, may_fetch: bool, tell: Tell) -> Path:
     tell.note(f"Fetching {place} from the model hub.")
     try:
         return Path(snapshot_download(name, **more))
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
         raise ModelError(
             f"hf:{place} could not be fetched from the model hub: {' '.join(str(error).split())[:200]}",
             "Check the name and the network; or fetch the folder elsewhere and name its path.",
