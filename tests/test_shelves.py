@@ -61,7 +61,7 @@ def test_a_slip_in_an_option_is_an_error(shelf, name):
 def test_there_are_plugins_on_every_shelf_of_text():
     counts = {shelf: len(list(shelves[shelf])) for shelf in shelves}
     assert all(counts[s] for s in shelves), counts
-    assert sum(counts.values()) >= 90
+    assert sum(counts.values()) >= 85
 
 
 @pytest.mark.parametrize("shelf", list(shelves))
