@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from genwright.core import ModelError
 
-Change = Callable[[Tensor, int], Tensor]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    Change = Callable[[Tensor, int], Tensor]
 
 
 @contextmanager
@@ -54,12 +56,16 @@ def segments_of(batch: Any, rows: Tensor) -> tuple[int, ...]:
 
 def owners_of(lengths: tuple[int, ...], like: Tensor) -> Tensor:
     """Number of the segment of each row, shaped like `like` without its last axis."""
+    import torch
+
     sizes = torch.tensor(lengths, device=like.device)
     return torch.repeat_interleave(torch.arange(len(lengths), device=like.device), sizes).view(like.shape[:-1])
 
 
 def norms(rows: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Euclidean norm of each segment, given back for each of its rows: (…, 1)."""
+    import torch
+
     owners = owners_of(lengths, rows)
     squares = torch.zeros(len(lengths), dtype=torch.float32, device=rows.device)
     squares.index_add_(0, owners.flatten(), rows.detach().float().square().sum(-1).flatten())
@@ -68,4 +74,6 @@ def norms(rows: Tensor, lengths: tuple[int, ...]) -> Tensor:
 
 def unit(rows: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """The rows scaled so that every segment has norm 1; a segment of zeros stays."""
+    import torch
+
     return rows / norms(rows, lengths).clamp_min(torch.finfo(rows.dtype).tiny)

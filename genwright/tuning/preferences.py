@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from genwright.core import Encoded, Example, Learner, Loss, Message, Unlearnable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def encode_pair(learner: Learner, example: Example) -> Encoded:
@@ -40,6 +40,8 @@ def pair_logprobs(learner: Any, batch: Any, *, average: bool) -> tuple[Tensor, T
 
 def answer_lengths(batch: Any) -> Tensor:
     """How many supervised tokens each sequence of a batch has, (S,), in the order in which they were collated."""
+    import torch
+
     if hasattr(batch, "groups"):  # an encoder–decoder's rows, sorted by length
         counts = torch.cat([(group.targets != -100).sum(1) for group in batch.groups])
         return counts[torch.tensor(batch.order, device=counts.device).argsort()]
@@ -55,6 +57,8 @@ def keep_start(learner: Any) -> None:
 @contextmanager
 def reference(learner: Learner) -> Iterator[None]:
     """The learner as it was before tuning: no dropout, no gradient. Leaves every module's mode as it found it."""
+    import torch
+
     training = [module for module in learner.module.modules() if module.training]
     for module in training:
         module.training = False

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from genwright.core import DataError, Dataset, Example, Loss, Unlearnable
 from genwright.core.rows import read_row
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Step = Callable[[Any], Loss]
 

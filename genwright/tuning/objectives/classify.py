@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pydantic import Field
-from torch.nn import functional as F
 
 from genwright.core import Loss, UsageError, did_you_mean
 from genwright.core import Settings as Options
@@ -29,6 +27,9 @@ def prepare(learner: Any, settings: Settings) -> None:
 
 def loss(learner: Any, batch: Any, settings: Settings) -> Loss:
     """Sum over rows of w · cross-entropy; the weight is the number of rows, whatever w is."""
+    import torch
+    from torch.nn import functional as F
+
     logits, targets = learner.logits(batch).float(), learner.targets(batch)
     weights = None
     if settings.label_weights:

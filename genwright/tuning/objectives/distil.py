@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field
 
 from genwright.core import Encoded, Example, FilePath, Learner, Loss, ModelError, UsageError, shelves
 from genwright.core import Settings as Options
-from genwright.nn.losses import cross_entropy_sum, kl_sum
 
 
 class Settings(Options):
@@ -50,6 +48,10 @@ def loss(learner: Any, batch: Any, settings: Settings) -> Loss:
 
     arXiv 1503.02531. Rows of the vocabulary that only one of the two has (padding) are left out.
     """
+    import torch
+
+    from genwright.nn.losses import cross_entropy_sum, kl_sum
+
     targets = learner.targets(batch)
     student = learner.logits(batch)
     with torch.no_grad():

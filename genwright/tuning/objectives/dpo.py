@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
-from torch.nn import functional as F
 
 from genwright.core import Encoded, Example, Learner, Loss
 from genwright.core import Settings as Options
@@ -40,6 +38,9 @@ def loss(learner: Any, batch: Any, settings: Settings) -> Loss:
     sigmoid −(1−ε) log σ(βh) − ε log σ(−βh) (arXiv 2305.18290; ε as in cDPO); ipo (h − 1/2β)² (arXiv 2310.12036).
     Summed over pairs; the weight is their number.
     """
+    import torch
+    from torch.nn import functional as F
+
     average = settings.loss_type == "ipo" if settings.average_log_prob is None else settings.average_log_prob
     with reference(learner):
         start_better, start_worse = pair_logprobs(learner, batch, average=average)

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from genwright.core import Encoded, Example, Loss, Unlearnable, UsageError
 from genwright.core import Settings as Options
-from genwright.nn.text import special_ids
 
 
 class Settings(Options):
@@ -30,6 +27,8 @@ class Settings(Options):
 
 def encode(learner: Any, example: Example, settings: Settings) -> Encoded:
     """The whole text; its weight is the number of tokens that will be hidden on average."""
+    from genwright.nn.text import special_ids
+
     encoded: Encoded = learner.encode(example, supervise="all")
     special = special_ids(learner.tokenizer)
     words = sum(int(token) not in special for part in encoded.sequences for token in part["tokens"])
@@ -57,7 +56,11 @@ def loss(learner: Any, batch: Any, settings: Settings) -> Loss:
 
 def hide(batch: Any, tokenizer: Any, settings: Settings, *, fixed: bool) -> Any:
     """The batch with tokens hidden and targets where they were. At least one token of it is hidden."""
-    tokens: Tensor = batch.tokens
+    import torch
+
+    from genwright.nn.text import special_ids
+
+    tokens = batch.tokens
     generator = None
     if fixed:
         generator = torch.Generator(tokens.device).manual_seed(int(tokens.sum()) * 1_000_003 + len(tokens))

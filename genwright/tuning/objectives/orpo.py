@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
 from genwright.core import Encoded, Example, Learner, Loss
 from genwright.core import Settings as Options
@@ -30,11 +27,15 @@ def loss(learner: Any, batch: Any, settings: Settings) -> Loss:
 
     Summed over pairs; the weight is their number.
     """
+    from torch.nn import functional as F
+
     better, worse = pair_logprobs(learner, batch, average=True)
     ratio = _log_odds(better) - _log_odds(worse)
     return preference_loss(-better - settings.strength * F.logsigmoid(ratio), settings.strength * ratio)
 
 
-def _log_odds(log_p: Tensor) -> Tensor:
+def _log_odds(log_p: Any) -> Any:
+    import torch
+
     log_p = log_p.clamp(max=-1e-6)
     return log_p - torch.log(-torch.expm1(log_p))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import Field
-from torch.nn import functional as F
 
 from genwright.core import Encoded, Example, Learner, Loss
 from genwright.core import Settings as Options
@@ -26,6 +25,8 @@ def encode(learner: Learner, example: Example, settings: Settings) -> Encoded:
 
 def loss(learner: Any, batch: Any, settings: Settings) -> Loss:
     """−log σ(β (log p(y⁺)/|y⁺| − log p(y⁻)/|y⁻|) − γ), summed over pairs (arXiv 2405.14734)."""
+    from torch.nn import functional as F
+
     better, worse = pair_logprobs(learner, batch, average=True)
     lead = settings.beta * (better - worse)
     return preference_loss(-F.logsigmoid(lead - settings.gamma), lead)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from genwright.core import Dataset, FilePath, Loss
 from genwright.core import Settings as Options
 from genwright.tuning.steps import Step, added, learning_parameters, read_examples, some_batches
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Settings(Options):
@@ -32,6 +33,8 @@ class _Elastic:
         self.importance: dict[str, Tensor] = {}
 
     def __call__(self, batch: Any) -> Loss:
+        import torch
+
         now = learning_parameters(self.learner.module)
         if not self.start:
             self.start = {name: weight.detach().clone() for name, weight in now.items()}
@@ -49,6 +52,8 @@ class _Elastic:
 
     def _estimate(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
         """Diagonal of the empirical Fisher information: the mean of squared gradients, a row at a time."""
+        import torch
+
         totals = {name: torch.zeros_like(p) for name, p in parameters.items()}
         module, was_training = self.learner.module, self.learner.module.training
         module.eval()

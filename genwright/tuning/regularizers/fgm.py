@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from genwright.core import Loss
 from genwright.core import Settings as Options
@@ -25,11 +23,12 @@ def regularize(step: Step, learner: Any, settings: Settings, *, context: Any) ->
     """Add the loss at embeddings + ε·g/‖g‖, g the gradient of the plain loss for each sequence (arXiv 1605.07725)."""
     if not settings.epsilon or not settings.strength:
         return step
+    import torch
 
     def attacked(batch: Any) -> Loss:
-        places: list[Tensor] = []
+        places: list[Any] = []
 
-        def trace(rows: Tensor, call: int) -> Tensor:
+        def trace(rows: Any, call: int) -> Any:
             places.append(torch.zeros_like(rows).requires_grad_())
             return rows + places[-1]
 

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from genwright.core import Loss
 from genwright.core import Settings as Options
-from genwright.nn.losses import kl_sum
 from genwright.tuning.preferences import keep_start, reference
 from genwright.tuning.steps import Step
 
@@ -23,6 +22,8 @@ def regularize(step: Step, learner: Any, settings: Settings, *, context: Any) ->
     """Add strength · KL(p ‖ p₀) at the supervised positions, p₀ the model before tuning (as in Ziegler et al. 2019)."""
     if not settings.strength:
         return step
+    from genwright.nn.losses import kl_sum
+
     keep_start(learner)
 
     def near(batch: Any) -> Loss:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from genwright.core import Loss
 from genwright.core import Settings as Options
 from genwright.tuning.steps import Step, added, learning_parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Settings(Options):
@@ -27,6 +28,8 @@ class _Pulled:
         self.start: dict[str, Tensor] = {}
 
     def __call__(self, batch: Any) -> Loss:
+        import torch
+
         now = learning_parameters(self.learner.module)
         if not self.start:
             self.start = {name: weight.detach().clone() for name, weight in now.items()}

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from genwright.core import Loss
 from genwright.core import Settings as Options
@@ -24,9 +22,10 @@ def regularize(step: Step, learner: Any, settings: Settings, *, context: Any) ->
     """Add uniform noise in ±α/√(L·d) to embeddings of size d, L the length of each sequence (arXiv 2310.05914)."""
     if not settings.alpha:
         return step
+    import torch
 
     def noisy(batch: Any) -> Loss:
-        def change(rows: Tensor, call: int) -> Tensor:
+        def change(rows: Any, call: int) -> Any:
             lengths = segments_of(batch, rows)
             sizes = torch.tensor(lengths, device=rows.device, dtype=rows.dtype)[owners_of(lengths, rows)].unsqueeze(-1)
             return rows + torch.empty_like(rows).uniform_(-1, 1) * settings.alpha / torch.sqrt(sizes * rows.shape[-1])

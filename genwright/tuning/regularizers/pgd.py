@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from genwright.core import Loss
 from genwright.core import Settings as Options
@@ -29,7 +27,7 @@ def regularize(step: Step, learner: Any, settings: Settings, *, context: Any) ->
         return step
 
     def attacked(batch: Any) -> Loss:
-        pushes: list[Tensor] = []
+        pushes: list[Any] = []
         plain = None
         for _ in range(settings.steps):
             loss, slopes = _slopes(step, learner, batch, pushes, keep=plain is None)
@@ -44,11 +42,13 @@ def regularize(step: Step, learner: Any, settings: Settings, *, context: Any) ->
     return attacked
 
 
-def _slopes(step: Step, learner: Any, batch: Any, pushes: list[Tensor], *, keep: bool) -> tuple[Loss, Any]:
+def _slopes(step: Step, learner: Any, batch: Any, pushes: list[Any], *, keep: bool) -> tuple[Loss, Any]:
     """The loss at the pushed embeddings and its gradients there. The first time `pushes` is filled with zeros."""
+    import torch
+
     first = not pushes
 
-    def trace(rows: Tensor, call: int) -> Tensor:
+    def trace(rows: Any, call: int) -> Any:
         if first:
             pushes.append(torch.zeros_like(rows))
         pushes[call].requires_grad_()
@@ -59,7 +59,7 @@ def _slopes(step: Step, learner: Any, batch: Any, pushes: list[Tensor], *, keep:
     return loss, torch.autograd.grad(loss.total, pushes, retain_graph=keep, materialize_grads=True)
 
 
-def _further(push: Tensor, slope: Tensor, batch: Any, settings: Settings) -> Tensor:
+def _further(push: Any, slope: Any, batch: Any, settings: Settings) -> Any:
     lengths = segments_of(batch, slope)
     push = push.detach() + settings.step_size * settings.epsilon * unit(slope, lengths)
     return push * (settings.epsilon / norms(push, lengths).clamp_min(1e-12)).clamp(max=1)

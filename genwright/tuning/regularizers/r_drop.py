@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import Field
-from torch import nn
 
 from genwright.core import Loss, UsageError
 from genwright.core import Settings as Options
-from genwright.nn.losses import kl_sum
 from genwright.tuning.steps import Step
 
 
@@ -26,6 +24,8 @@ def regularize(step: Step, learner: Any, settings: Settings, *, context: Any) ->
     """
     if not settings.alpha:
         return step
+    from genwright.nn.losses import kl_sum
+
     if not any(_drops(module) for module in learner.module.modules()):
         raise UsageError("R-Drop needs dropout, and the model has none.", "Set train.dropout or method.dropout to 0.1.")
 
@@ -41,6 +41,8 @@ def regularize(step: Step, learner: Any, settings: Settings, *, context: Any) ->
 
 
 def _drops(module: Any) -> bool:
+    from torch import nn
+
     if isinstance(module, nn.Dropout):
         return module.p > 0
     named = (getattr(module, name, 0) for name in ("attention_dropout", "dropout", "activation_dropout"))
