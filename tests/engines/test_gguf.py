@@ -441,6 +441,20 @@ def test_the_process_dies_with_its_parent(folder: Path) -> None:
         time.sleep(0.05)
 
 
+def test_answering_loads_no_torch(folder: Path) -> None:
+    import sys
+
+    program = (
+        "import sys; from pathlib import Path; from genwright.engines import gguf\n"
+        "from genwright.core import Constraints, Request, user\n"
+        "model = gguf.load(Path(sys.argv[1]), gguf.Settings(runner='llama.cpp', context=256))\n"
+        "asked = Request(messages=(user('a'),), max_new_tokens=2, constraints=Constraints(regex='a+'))\n"
+        "list(model.generate(asked)); model.close(); print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, folder / "base.gguf"], capture_output=True, text=True)
+    assert done.stdout == "False False\n"
+
+
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, folder: Path) -> None:
     cut = tmp_path / "cut.gguf"
     cut.write_bytes((folder / "base.gguf").read_bytes()[:60_000])
