@@ -12,7 +12,8 @@ llama.cpp, and both are compared on the same conversations (rows of a prepared d
 
 Exit code 1 when a file is outside its bound. The bounds of f16 and q8_0 say that nothing was lost; those of fewer bits
 are what such a small model loses by the quantisation itself (SmolLM2-135M: a matrix is off by 4.6 % at q5_1, 8.5 % at
-q4_0), and would catch a tensor written wrongly.
+q4_0) with some room, and would catch a tensor written wrongly. A model that was dequantised from Q4_1 loses nothing at
+q4_1, for its weights lie on that grid.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from genwright.nn.gguf_writer import write_gguf
 from genwright.nn.grammar import only
 
 # precision -> (largest relative change of perplexity, smallest agreement)
-BOUNDS = {"f16": (0.005, 0.99), "q8_0": (0.02, 0.95), "q5_1": (0.25, 0.8), "q4_1": (0.35, 0.75), "q4_0": (0.6, 0.7)}
+BOUNDS = {"f16": (0.005, 0.99), "q8_0": (0.02, 0.95), "q5_1": (0.3, 0.7), "q4_1": (0.35, 0.7), "q4_0": (0.6, 0.65)}
 QUESTIONS = [
     "What is photosynthesis?", "Write a short poem about the sea.", "List three uses of a paper clip.",
     "Explain gravity to a child.", "Who wrote Hamlet?", "How do I boil an egg?", "Translate 'good morning' to French.",
@@ -63,6 +64,7 @@ def main() -> int:
     if args.json:
         print(json.dumps({"model": str(args.folder), "perplexity": reference, "files": rows}, indent=1))
     else:
+        print(f"float32 perplexity {reference:.3f} over {len(examples)} answers")
         names = ("file", "MB", "ppl", "change", "bound", "agreement", "bound", "same start")
         print("{:6} {:>7} {:>8} {:>8} {:>7} {:>10} {:>6} {:>11}  ok".format(*names))
         for row in rows:
