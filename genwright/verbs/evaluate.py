@@ -45,6 +45,7 @@ from .generate import generate_many
 from .report import Report, write_report
 
 ANSWERS = frozenset({"answers"})
+_AT_ONCE = 64  # rows handed to a model together: enough to pack well, few enough to see it move
 
 
 @dataclass
@@ -263,9 +264,11 @@ def _can_tell(model: Model) -> bool:
 
 def _likelihoods(model: Any, examples: Sequence[Example], tell: Tell) -> list[Judged]:
     judged = []
-    for example, likelihood in zip(examples, model.likelihood(examples), strict=True):
-        judged.append(Judged(example, likelihood=likelihood))
-        tell.advance()
+    for start in range(0, len(examples), _AT_ONCE):
+        some = examples[start : start + _AT_ONCE]
+        for example, likelihood in zip(some, model.likelihood(some), strict=True):
+            judged.append(Judged(example, likelihood=likelihood))
+        tell.advance(len(some))
     return judged
 
 
