@@ -36,9 +36,12 @@ def test_a_recipe_says_what_it_needs_and_what_to_expect(path):
 @pytest.mark.skipif("GENWRIGHT_TEST_WEIGHTS" not in os.environ, reason="`make test` fetches weights and data")
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_a_recipe_is_carried_out(path, tmp_path):
-    run = gw.run(path, tmp_path / "run", changes=SMALL)
-    wanted = [] if Recipe.load(path).method.name == "none" else [1, 2]
+    # The big model's likelihoods take a minute: once is enough.
+    recipe = Recipe.load(path)
+    whole = not recipe.model.source or recipe.method.name == "none" or path.stem == "aws_assistant"
+    run = gw.run(path, tmp_path / "run", changes=SMALL, until="export" if whole else "tune")
+    wanted = [] if recipe.method.name == "none" else [1, 2]
     assert [event["step"] for event in run.events("step")] == wanted
-    assert json.loads(run.report_file.read_text())["rows"]
+    assert not whole or json.loads(run.report_file.read_text())["rows"]
     assert (run.model / "genwright.json").is_file() == bool(wanted)
     assert (run.data / "report.md").is_file()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,7 @@ def _python() -> Iterator[str]:
     for name in genwright.__all__:
         thing = getattr(genwright, name)
         signature = "" if inspect.isclass(thing) else str(inspect.signature(thing)).replace("'", "")
+        signature = re.sub(r" = <[^>]*>", " = …", signature)  # an object's address is nobody's default
         yield from ("", f"### gw.{name}", "", f"`{name}{signature}`" if signature else f"`{name}`", "")
         yield inspect.cleandoc(thing.__doc__ or "")
 

@@ -98,7 +98,8 @@ def _entry_points() -> dict[str, list[Any]]:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ "Did you mean …?" when something is near, else what there is."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.55)
+    longer = [one for one in known if len(name) > 2 and one.startswith(name)]
+    near = longer or difflib.get_close_matches(name, known, n=1, cutoff=0.55)
     return f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
 
 

@@ -30,6 +30,8 @@ class Run:
         Raises UsageError when the folder holds something that is not a run.
         """
         run = cls(folder)
+        if run.folder.exists() and not run.folder.is_dir():
+            raise UsageError(f"{run.folder} is a file, not a folder.", "Choose another folder with --out.")
         if run.folder.exists() and any(run.folder.iterdir()) and not (run.folder / "recipe.yaml").exists():
             raise UsageError(f"{run.folder} is not empty and is no run.", "Choose another folder with --out.")
         run.folder.mkdir(parents=True, exist_ok=True)

@@ -233,7 +233,10 @@ class LlamaCpp:
         return response
 
     def _gone(self) -> ModelError:
-        code = self._process.poll()
+        try:
+            code = self._process.wait(timeout=1)  # the connection breaks a moment before the process is gone
+        except subprocess.TimeoutExpired:
+            code = None
         what = "was closed" if not self._end.alive else f"ended with code {code}" if code is not None else "hung up"
         return ModelError(f"The process that runs {self.path.name} {what}.", "Load the model again.")
 

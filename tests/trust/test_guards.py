@@ -127,12 +127,15 @@ def test_time_is_linear_in_the_text(piece):
     times = []
     for size in (4_000, 32_000):
         text = (piece * size)[:size] + "!"
-        begun = time.process_time()
-        check([Part(text=text)], settings)
-        undecided(text, settings)
-        pii.check([Part(text=text)], personal)
-        pii.undecided(text, personal)
-        times.append(time.process_time() - begun)
+        tries = []
+        for _ in range(3):  # the least of three: other work on the machine only adds
+            begun = time.process_time()
+            check([Part(text=text)], settings)
+            undecided(text, settings)
+            pii.check([Part(text=text)], personal)
+            pii.undecided(text, personal)
+            tries.append(time.process_time() - begun)
+        times.append(min(tries))
     assert times[1] < 20 * times[0] + 0.1
     assert times[1] < 1.5
 

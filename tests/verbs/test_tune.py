@@ -77,7 +77,7 @@ WITH_GPT2 = {"method": "full", "model": {"config": GPT2, "tokenizer": {"train": 
 KINDS = [
     {"method": {"name": "lora", "rank": 4, "dropout": 0.1}},
     WITH_GPT2,
-    *({"method": name} for name in shelves["methods"] if name not in ("lora", "full")),
+    *({"method": name} for name in shelves["methods"] if name not in ("lora", "full", "none")),
     *(
         {"regularizers": [name], "method": {"name": "lora", "dropout": 0.1}}
         for name in shelves["regularizers"]
