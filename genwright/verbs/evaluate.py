@@ -12,6 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -242,8 +243,9 @@ def _put_to(model: Model, asked: _Questions, name: str, tell: Tell) -> Side:
         rows: Sequence[Example] = asked.held_out
         if asked.shots:
             rows = [asked.example(row, asked.shots) for row in range(len(asked.held_out))]
-        side.likely = _likelihoods(model, rows, tell)
-        side.general = _likelihoods(model, asked.general.examples, tell)
+        with _as_trained(model, asked.recipe):
+            side.likely = _likelihoods(model, rows, tell)
+            side.general = _likelihoods(model, asked.general.examples, tell)
     side.answered = _answers(model, asked, asked.shots, name, tell)
     if side.likely:
         side.answered = [
@@ -255,6 +257,17 @@ def _put_to(model: Model, asked: _Questions, name: str, tell: Tell) -> Side:
         side.shots[shots] = side.answered if same else _answers(model, asked, shots, name, tell)
     side.seconds = time.perf_counter() - began
     return side
+
+
+def _as_trained(model: Any, recipe: Recipe) -> AbstractContextManager[Any]:
+    """Likelihoods in the precision of the training passes, as the looks during training were: comparable, and quick."""
+    module = getattr(getattr(model, "_learner", model), "module", None)
+    if module is None:
+        return nullcontext()
+    from genwright.nn import device as machine
+
+    place = next(module.parameters()).device
+    return machine.passes_in(machine.choose_dtype(recipe.train.dtype, place), place)
 
 
 def _can_tell(model: Model) -> bool:
