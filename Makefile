@@ -9,9 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 RECIPE := recipes/text/aws_assistant.yaml
 RUN := runs/aws_assistant
-ASK := "List all objects in the bucket my-photos"
+ASK := "Create an IAM user named Bob"
 
-.PHONY: demo test check lint types docs setup setup-dev clean lock
+.PHONY: demo test check quick lint types docs setup setup-dev clean lock
 
 demo: setup  ## your data to a served model: the whole product in a few minutes
 	$(BIN)/genwright models pull general-prose-en || true  # the fixed set on which forgetting is measured
@@ -25,7 +25,10 @@ test: setup-dev  ## all tests, on real weights too
 	$(BIN)/genwright models pull smollm2-135m-instruct
 	GENWRIGHT_TEST_WEIGHTS=1 $(BIN)/python -m pytest
 
-check: lint types test docs  ## what CI asks
+check: lint types docs quick  ## before every commit; CI runs all of `make test`
+
+quick: setup-dev  ## all tests that need no weights fetched
+	$(BIN)/python -m pytest
 
 lint: setup-dev
 	$(BIN)/ruff format --check .
