@@ -29,10 +29,12 @@ class Encoder(Pretrained):
     """A learner of sequence classification (`labels` are known or set) or of masked language modelling."""
 
     engine = "encoder"
+    tells = goes_on = False  # only its own labels have a likelihood, and it writes no text
 
     def __init__(self, module: Any, tokenizer: Any, settings: Any):
         super().__init__(module, tokenizer, settings)
         self.classifies = type(bare(module)).__name__.endswith("ForSequenceClassification")
+        self.answers = self.classifies  # one that fills in masks has no answer to an ordinary question
         self.labels: tuple[str, ...] = _labels_of(module.config) if self.classifies else ()
         self._special = special_ids(tokenizer)
 

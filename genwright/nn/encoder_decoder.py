@@ -71,6 +71,7 @@ class EncoderDecoder(Pretrained):
     """A learner of sequence-to-sequence modelling: Batched, Scorer and Learner of the floor's contracts."""
 
     engine = "seq2seq"
+    goes_on = False  # without a source text there is nothing to start from
 
     def __init__(self, module: Any, tokenizer: Any, settings: Any):
         super().__init__(module, tokenizer, settings)

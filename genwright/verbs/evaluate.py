@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,11 @@ def evaluate(
     """
     train = train if train is not None else Dataset()
     general = general or general_set(held_out, recipe, train)
-    asked = _Questions(held_out, recipe, train, general, can_tell=_can_tell(model))
+    if not _is_able(model, "goes_on"):  # labels and translations have no general text to forget
+        general = replace(general, examples=())
+    asked = _Questions(
+        held_out, recipe, train, general, can_tell=_can_tell(model), can_answer=_is_able(model, "answers")
+    )
     sides: dict[str, Side] = {}
     if len(held_out):
         for name, judge in (("tuned", model), ("base", base)):
@@ -183,12 +187,21 @@ class _Untuned:
 class _Questions:
     """What is asked: the same rows, shots and seeds for every model."""
 
-    def __init__(self, held_out: Dataset, recipe: Recipe, train: Dataset, general: General, *, can_tell: bool):
+    def __init__(
+        self,
+        held_out: Dataset,
+        recipe: Recipe,
+        train: Dataset,
+        general: General,
+        *,
+        can_tell: bool,
+        can_answer: bool = True,
+    ):
         self.held_out, self.recipe, self.train, self.general = held_out, recipe, train, general
         self.settings: Any = recipe.task.settings
         self.metrics = _with_forgetting(recipe.chosen_metrics, general) if can_tell else list(recipe.chosen_metrics)
         wanted = recipe.evaluate.max_rows if any(ANSWERS & needs_of(m) for m in self.metrics) else 0
-        wanted = max(wanted, min(recipe.evaluate.samples, recipe.evaluate.max_rows))
+        wanted = max(wanted, min(recipe.evaluate.samples, recipe.evaluate.max_rows)) if can_answer else 0
         pick = random.Random(f"evaluate {recipe.seed}")
         self.rows = sorted(pick.sample(range(len(held_out)), min(wanted, len(held_out))))
         self.shots = getattr(self.settings, "shots", 0) if self.can_show else 0
@@ -272,7 +285,12 @@ def _as_trained(model: Any, recipe: Recipe) -> AbstractContextManager[Any]:
 
 def _can_tell(model: Model) -> bool:
     """Whether the model can say how likely a reference is."""
-    return callable(getattr(model, "likelihood", None))
+    return callable(getattr(model, "likelihood", None)) and _is_able(model, "tells")
+
+
+def _is_able(model: Any, what: str) -> bool:
+    """`answers`, `tells` (how likely any answer is), `goes_on` (with plain text): engines that cannot say so."""
+    return bool(getattr(getattr(model, "_learner", model), what, True))
 
 
 def _likelihoods(model: Any, examples: Sequence[Example], tell: Tell) -> list[Judged]:
