@@ -43,6 +43,10 @@ class Request(BaseModel):
     seed: int | None = None
     stop: tuple[str, ...] = ()
     constraints: Constraints = Constraints()
+    presence_penalty: float = Field(0.0, ge=-2, le=2, description="Taken off the logit of every token said before")
+    frequency_penalty: float = Field(0.0, ge=-2, le=2, description="The same, once for each time it was said")
+    logit_bias: dict[int, float] = Field({}, description="Added to the logits of these tokens; -100 bans, 100 forces")
+    logprobs: int | None = Field(None, ge=0, le=20, description="How many alternatives to report; null reports none")
 
 
 class Model(Protocol):

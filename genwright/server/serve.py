@@ -26,7 +26,7 @@ def serve(
     try:
         import uvicorn
 
-        from .app import create_app
+        from .minimal import create_app
     except ImportError as error:
         raise MissingExtra(error.name or "fastapi", "serve") from None
     with _taken(host, port) as door, closing(open_answerer(ref, engine=engine)) as answerer:

@@ -48,7 +48,7 @@ def served(model: Any, *, name: str = "tiny", guards: Sequence[Any] = (), **opti
 
     import uvicorn
 
-    from genwright.server.app import create_app
+    from genwright.server.minimal import create_app
 
     app = create_app(Answerer(model, name, guards), model=name, **options)
     door = socket.create_server(("127.0.0.1", 0))
