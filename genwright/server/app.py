@@ -124,7 +124,8 @@ class FrontDoor:
             return {}
         return {"Access-Control-Allow-Origin": origin, "Vary": "Origin", "Access-Control-Max-Age": "600",
                 "Access-Control-Allow-Methods": "GET, POST, DELETE",
-                "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Request-Id, Idempotency-Key"}  # fmt: skip
+                "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Request-Id, Idempotency-Key",
+                }  # fmt: skip
 
 
 def _host(address: str) -> str:
