@@ -4,7 +4,6 @@ import ast
 import doctest
 import importlib
 import inspect
-import sys
 import warnings
 
 import pytest
@@ -95,7 +94,7 @@ def _with_helpers(module, seen):
         if isinstance(node, ast.ImportFrom):
             base = _absolute(node, module)
             for name in (base, *(f"{base}.{one.name}" for one in node.names)):
-                helper = sys.modules.get(name) or _imported(name)
+                helper = _imported(name)
                 if helper and helper.__name__ not in seen:
                     yield from _with_helpers(helper, seen)
 
