@@ -2,7 +2,8 @@
 
 Known: OpenAI `messages`, ShareGPT `conversations`, Alpaca `instruction/input/output`, `prompt`/`completion`
 (also `question`/`answer`, `source`/`target`), plain `text` (with `label` for classification) and preference rows
-`chosen`/`rejected`. `images` and `audios` are put where `<image>` and `<audio>` stand in the words.
+`chosen`/`rejected` (OpenAI's `input`, `preferred_output`/`non_preferred_output`). `images` and `audios` are put where
+`<image>` and `<audio>` stand in the words.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def read_row(fields: dict[str, Any]) -> tuple[tuple[Message, ...], dict[str, Any
 def _shaped(fields: dict[str, Any], meta: dict[str, Any]) -> tuple[tuple[Message, ...], dict[str, Any]]:
     if "chosen" in fields and "rejected" in fields:
         return _preference(fields, meta)
+    if "preferred_output" in fields and "non_preferred_output" in fields:
+        return _preference(_openai_preference(fields), meta)
     if "messages" in fields:
         return example_messages(fields["messages"]), _with_rejected(fields, meta)
     if "conversations" in fields:
@@ -105,6 +108,16 @@ def _preference(fields: dict[str, Any], meta: dict[str, Any]) -> tuple[tuple[Mes
     good_turns, bad_turns = example_messages(chosen), example_messages(rejected)
     meta["rejected"] = bad_turns[-1]
     return (*head, *good_turns), meta
+
+
+def _openai_preference(fields: dict[str, Any]) -> dict[str, Any]:
+    asked = fields.get("input")
+    if not isinstance(asked, dict) or not isinstance(asked.get("messages"), list) or not asked["messages"]:
+        raise ValueError("a preference row needs `input` with `messages`")
+    better, worse = fields["preferred_output"], fields["non_preferred_output"]
+    if len(_list(better, "preferred_output")) != 1 or len(_list(worse, "non_preferred_output")) != 1:
+        raise ValueError("`preferred_output` and `non_preferred_output` must hold one message each")
+    return {"prompt": asked["messages"], "chosen": better, "rejected": worse}
 
 
 def _with_rejected(fields: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:

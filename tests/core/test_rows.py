@@ -66,6 +66,8 @@ CHOSEN, REJECTED = {"role": "assistant", "content": TOLD}, {"role": "assistant",
     {"question": ASKED, "chosen": TOLD, "rejected": "Very."},
     {"prompt": [{"role": "user", "content": ASKED}], "chosen": TOLD, "rejected": "Very."},
     {"prompt": [{"role": "user", "content": ASKED}], "chosen": [CHOSEN], "rejected": [REJECTED]},
+    {"input": {"messages": [{"role": "user", "content": ASKED}]}, "preferred_output": [CHOSEN],
+     "non_preferred_output": [REJECTED]},
     {"chosen": [{"role": "user", "content": ASKED}, CHOSEN],
      "rejected": [{"role": "user", "content": ASKED}, REJECTED]},
     {"conversations": [{"from": "human", "value": ASKED}], "chosen": {"from": "gpt", "value": TOLD},
@@ -118,6 +120,9 @@ def test_meta_travels():
     ({"prompt": "x", "completion": {"a": 1}}, "`assistant` is dict"),
     ({"chosen": "a", "rejected": "b"}, "needs a `prompt`"),
     ({"prompt": "x", "chosen": "a", "rejected": 4}, "`rejected` is int"),
+    ({"input": {}, "preferred_output": [], "non_preferred_output": []}, "needs `input` with `messages`"),
+    ({"input": {"messages": [{"role": "user", "content": "x"}]}, "preferred_output": [], "non_preferred_output": []},
+     "one message each"),
 ])  # fmt: skip
 def test_what_is_no_row_is_said_in_a_sentence(fields, said):
     with pytest.raises(ValueError) as caught:
