@@ -17,7 +17,7 @@ from genwright.core import Part
 from genwright.verbs.ask import Answerer
 
 from .chat import Answer, ChatRequest
-from .desk import Desk
+from .minimal_desk import Desk
 from .errors import Wrong, answer_errors, body_of
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
