@@ -17,8 +17,8 @@ from genwright.core import Part
 from genwright.verbs.ask import Answerer
 
 from .chat import Answer, ChatRequest
-from .minimal_desk import Desk
 from .errors import Wrong, answer_errors, body_of
+from .minimal_desk import Desk
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 _LARGEST_BODY = 10_000_000  # bytes
