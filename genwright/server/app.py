@@ -18,6 +18,8 @@ from fastapi.responses import JSONResponse
 from . import routes
 from .errors import Wrong, answer_errors, body_of
 from .house import Caller, House, house_of
+from .logs import Watch
+from .traces import tracer
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 _ID = re.compile(r"[\w.:-]{1,128}")
@@ -25,6 +27,8 @@ _ID = re.compile(r"[\w.:-]{1,128}")
 
 def create_app(house: House) -> FastAPI:
     """An ASGI app over a household whose parts are made but not begun; the app's lifespan begins and ends them."""
+
+    watcher = tracer()
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -39,16 +43,21 @@ def create_app(house: House) -> FastAPI:
         await house.jobs.stop()
         await house.fleet.stop()
         house.store.close()
+        if watcher:
+            watcher.close()
 
     from genwright import __version__
 
-    app = FastAPI(title="Genwright", version=__version__, docs_url=None, redoc_url=None, lifespan=life)
+    app = FastAPI(
+        title="Genwright", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=life
+    )
     app.state.house = house
     answer_errors(app)
     for module in modules():
         open_to_all = getattr(module, "PUBLIC", False)
         app.include_router(module.router, dependencies=[] if open_to_all else [Depends(enter)])
     app.add_middleware(FrontDoor, hosts=(*LOCAL, *house.options.hosts), origins=tuple(house.options.origins))
+    app.add_middleware(Watch, meters=house.meters, tracer=watcher)
     return app
 
 

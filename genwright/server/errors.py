@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -38,6 +39,10 @@ def body_of(error: Exception) -> tuple[int, dict[str, Any]]:
     if isinstance(error, GenwrightError):
         kind = _TYPES.get(error.status, "server_error")
         return error.status, _body(_sentence(error), kind, None, type(error).__name__)
+    if isinstance(error, RequestValidationError):  # a path's or query's part; bodies are read by wire.py
+        first = error.errors()[0]
+        param = ".".join(map(str, first["loc"][1:]))
+        return 400, _body(f"{param}: {first['msg']}.", _TYPES[400], param or None, "invalid_value")
     if isinstance(error, HTTPException):
         return error.status_code, _body(
             str(error.detail), _TYPES.get(error.status_code, "invalid_request_error"), None, None
@@ -54,7 +59,7 @@ def answer_errors(app: FastAPI) -> None:
         headers = dict(getattr(error, "headers", None) or {})
         return JSONResponse(body, status, headers)
 
-    for kind in (Wrong, GenwrightError, HTTPException, Exception):
+    for kind in (Wrong, GenwrightError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, show)
 
 

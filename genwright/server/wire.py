@@ -59,6 +59,23 @@ def shaped(data: bytes | dict[str, Any], shape: type[B], *, passed_over: Sequenc
         raise Wrong(400, said, param=param or None, code=code) from None
 
 
+def documented(
+    shape: type[BaseModel], *, kind: str = "application/json", passed_over: Sequence[str] = (), streams: bool = False
+) -> dict[str, Any]:
+    """A route's `openapi_extra`: the body that `read_body` reads, and that the answer may come as events."""
+    room = f"{shape.__module__.rpartition('.')[2]}."  # shapes of two modules may have one name
+    schema = shape.model_json_schema(ref_template=f"#/components/schemas/{room}{{model}}")
+    inner = schema.pop("$defs", {})
+    if passed_over:
+        schema["properties"] |= {name: {"description": "Accepted; changes no answer"} for name in passed_over}
+    found = {f"{room}{name}": one for name, one in {**inner, shape.__name__: schema}.items()}
+    body = {"$ref": f"#/components/schemas/{room}{shape.__name__}", "$defs": found}  # routes/docs.py moves them there
+    extra: dict[str, Any] = {"requestBody": {"required": True, "content": {kind: {"schema": body}}}}
+    if streams:
+        extra["responses"] = {"200": {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    return extra
+
+
 def _parsed(data: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(data)
