@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from genwright.core import (
     Model,
     Part,
     Provenance,
-    Recipe,
     Request,
     Run,
+    UsageError,
     choose,
     user,
     with_shots,
 )
+from genwright.core.recipe import ModelChoice
 
 
 @dataclass
@@ -58,6 +59,42 @@ class Answerer:
         # Plain continuation has no question: the text so far is the beginning of the answer.
         return (framed.prompt or framed.messages) if framed else asked
 
+    def tokens(self, asked: str | Sequence[Message], *, special: bool = False) -> list[int]:
+        """A text as tokens (`special`: begun and ended as the model likes it), or what it sees of a conversation.
+
+        Raises UsageError for a model elsewhere, which keeps its tokenizer to itself.
+        """
+        from genwright.nn.text import prompt_tokens
+
+        if isinstance(asked, str):
+            return list(self._tokenizer(asked, add_special_tokens=special)["input_ids"])
+        return prompt_tokens(self._tokenizer, self._framed(tuple(asked))).ids
+
+    def words(self, tokens: Sequence[int]) -> str:
+        """Tokens as the text that they stand for, special ones too."""
+        text: str = self._tokenizer.decode(list(tokens))
+        return text
+
+    @property
+    def template_text(self) -> str:
+        """The chat template by which conversations become tokens."""
+        from genwright.nn.text import template_of
+
+        return template_of(self._tokenizer)
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of a prompt with its answer; None where only somebody else knows."""
+        found = getattr(self.model, "context", None) or getattr(getattr(self.model, "runner", None), "context", None)
+        return int(found) if found else None
+
+    @property
+    def _tokenizer(self) -> Any:
+        found = getattr(self.model, "tokenizer", None)
+        if found is None:
+            raise UsageError(f"The tokenizer of {self.name} is not on this machine.", "Ask where the model runs.")
+        return found
+
     def close(self) -> None:
         close = getattr(self.model, "close", None)
         if close:
@@ -65,31 +102,38 @@ class Answerer:
 
 
 def open_answerer(
-    ref: str | Path | Run, *, engine: str | None = None, guards: Sequence[Chosen | str] = (), seed: int = 0
-) -> Answerer:
+    ref: str | Path | Run, *, engine: str | Mapping[str, Any] | None = None, guards: Sequence[Chosen | str] = (),
+    seed: int = 0,
+) -> Answerer:  # fmt: skip
     """Open a run, card, folder, GGUF file or `hf:org/name` for answering.
 
     A run brings its own guards, marks, system message, template and constraints; `guards` are added to them.
-    Raises UsageError for an unknown name and ModelError when the weights cannot be loaded.
+    `engine` is a name, or a name with options as in a recipe's `model`: {"engine": "gguf", "context": 2048}; without
+    the name they are options of the engine that is chosen. Raises UsageError for an unknown name or option and
+    ModelError when the weights cannot be loaded.
     """
-    from .models import locate, open_model
+    from .models import is_remote, locate, open_model
 
     name = str(ref.folder if isinstance(ref, Run) else ref)
+    options = {"engine": engine} if isinstance(engine, str) else dict(engine or {})
     added = [choose("guards", guard) for guard in guards]
     if Run.is_run(name) and (run := Run.open(name)).recipe.method.name == "none":  # a model as it is, perhaps elsewhere
-        model = open_model(run.recipe.model, task=run.recipe.task, purpose="answer", seed=seed)
-        return _from_run(run, run.recipe, model, added)
-    located = locate(name)
-    choice: Any = {"source": name, "engine": engine} if engine else name
-    if located.kind != "run":
+        own = run.recipe.model
+        changed = {"source": own.source, "engine": own.engine, **own.options, **options}
+        return answerer_of(run, open_model(changed, task=run.recipe.task, purpose="answer", seed=seed), added)
+    choice = ModelChoice.model_validate({"source": name, **options})
+    located = None if is_remote(choice) else locate(name)
+    if located is None or located.kind != "run":
         model = open_model(choice, purpose="answer", seed=seed)
-        facts = Provenance(model=name, checkpoint=located.sha256)
+        facts = Provenance(model=name, checkpoint=located.sha256 if located else "")
         return Answerer(model, name, added, [choose("marks", "metadata")], facts)
     run = Run.open(name)
-    return _from_run(run, run.recipe, open_model(choice, task=run.recipe.task, purpose="answer", seed=seed), added)
+    return answerer_of(run, open_model(choice, task=run.recipe.task, purpose="answer", seed=seed), added)
 
 
-def _from_run(run: Run, recipe: Recipe, model: Model, added: Sequence[Chosen]) -> Answerer:
+def answerer_of(run: Run, model: Model, added: Sequence[Chosen] = ()) -> Answerer:
+    """An open model that answers as the run's: with its guards, marks, template and constraints."""
+    recipe = run.recipe
     settings, task = recipe.task.settings, recipe.task.thing
     shots = Dataset.open(run.data / "train.jsonl").sample(settings.shots, recipe.seed) if settings.shots else []
     return Answerer(

@@ -144,7 +144,7 @@ def open_model(
     weights are random. Raises UsageError for wrong options, ModelError when loading fails.
     """
     choice = ModelChoice.model_validate(choice)
-    found = locate(choice.source, accept=accept, tell=tell) if choice.source and not _is_remote(choice) else None
+    found = locate(choice.source, accept=accept, tell=tell) if choice.source and not is_remote(choice) else None
     if found and purpose == "answer" and choice.engine is None:
         found = _exported(found)
     engine = choice.engine or _engine(found, task, purpose)
@@ -256,7 +256,7 @@ def _from_hub(place: str, may_fetch: bool, tell: Tell) -> Path:
 # -- choosing the engine ---------------------------------------------------------------------------------------------
 
 
-def _is_remote(choice: ModelChoice) -> bool:
+def is_remote(choice: ModelChoice) -> bool:
     """The source is a name that only the engine understands (a model of an upstream), not something on this machine."""
     return choice.engine is not None and bool(getattr(shelves["engines"].load(choice.engine), "remote", False))
 
