@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genwright.nn.packing import Packed
+from genwright.nn.pages import let_go
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 BLOCK = 128  # query tokens that attend at once: half of a long segment's future is then never computed
@@ -513,6 +514,7 @@ class _Fast:
         known = self.copies.get((id(weight),))
         if known is None or known[0] != state:
             known = self.copies[(id(weight),)] = (state, weight.detach().to(dtype), [weight])
+            let_go([weight])
         return known[1]
 
     def refresh(self, layer: Layer) -> None:
@@ -541,6 +543,7 @@ class _Fast:
             )
             _stack(weights, merged)
             known = self.copies[key] = (state, merged, sources)
+            let_go(w for w in weights if not w.requires_grad)
         group.weight = _with_adapters(group, known[1])
 
 
