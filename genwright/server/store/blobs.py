@@ -11,6 +11,7 @@ whoever removes blobs without rows, does it under `adding()`, one at a time acro
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -68,17 +69,17 @@ class Blobs:
         with locked(self.folder / ".lock"):
             yield
 
-    def sweep(self, wanted: Callable[[str], bool], among: Iterable[str] | None = None) -> int:
-        """Remove blobs (those named, or all) that no row wants, and old drafts; how many blobs went."""
+    def sweep(self, wanted: Callable[[], set[str]], among: Iterable[str] | None = None) -> int:
+        """Remove blobs (those named, or all) that are not `wanted()`, and drafts of nobody; how many blobs went."""
         gone = 0
         with self.adding():
-            for sha256 in list(self.all() if among is None else among):
-                if not wanted(sha256):
-                    self._place(sha256).unlink(missing_ok=True)
-                    gone += 1
+            for sha256 in set(self.all() if among is None else among) - wanted():
+                self._place(sha256).unlink(missing_ok=True)
+                gone += 1
         for draft in self.drafts.iterdir():
-            if time.time() - draft.stat().st_mtime > _STALE:
-                draft.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # it was kept or dropped meanwhile
+                if time.time() - draft.stat().st_mtime > _STALE:
+                    draft.unlink()
         return gone
 
     def all(self) -> Iterator[str]:

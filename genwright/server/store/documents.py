@@ -16,12 +16,15 @@ R = TypeVar("R", bound=Owned)
 _AT_ONCE = 500
 
 
-def mine(session: Session, table: type[R], id: str, owner: str, *also: ColumnElement[bool], lock: bool = False) -> R:
+def mine(
+    session: Session, table: type[R], id: str, owner: str | None, *also: ColumnElement[bool], lock: bool = False
+) -> R:
     """The row of that id. Raises Wrong (404) where there is none, or it is somebody else's.
 
-    `lock` keeps others from changing it until this transaction ends.
+    Only the command line asks for None, which is any owner. `lock` keeps others from changing the row until this
+    transaction ends.
     """
-    query = select(table).where(table.id == id, table.owner == owner, *also)
+    query = select(table).where(table.id == id, *([] if owner is None else [table.owner == owner]), *also)
     row = session.scalars(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise nothing(id)

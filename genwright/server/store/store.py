@@ -64,16 +64,16 @@ class Store:
                         headers={"Retry-After": "5"}) from error  # fmt: skip
 
     async def run(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._in_thread(lambda: self._done(False, work, *args, **kwargs))
+        return await self.in_thread(lambda: self._done(False, work, *args, **kwargs))
 
     async def read(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._in_thread(lambda: self._done(True, work, *args, **kwargs))
+        return await self.in_thread(lambda: self._done(True, work, *args, **kwargs))
 
     def _done(self, reading: bool, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self.begin(reading=reading) as session:
             return work(session, *args, **kwargs)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.threads, work)
 
     # -- documents: what is only kept, shown and listed (documents.py) ---------------------------------------------

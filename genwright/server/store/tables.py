@@ -116,6 +116,7 @@ class Job(Owned):
         Unique("owner", "kind", "idempotency_key", name="jobs_once"),
         Index("jobs_of", "kind", "owner", "seq"),
         Index("jobs_due", "state", "not_before"),
+        Index("jobs_taken", "owner", "taken"),
     )
 
     kind: Mapped[str]
@@ -127,7 +128,8 @@ class Job(Owned):
     idempotency_key: Mapped[str | None]
     wanted: Mapped[str]  # "" or "pause", of a running job
     worker: Mapped[str]  # who runs it; empty when nobody does
-    lease: Mapped[float]  # until when nobody else may take it
+    taken: Mapped[float]  # when somebody last began to
+    lease: Mapped[float]  # until when nobody else may
     not_before: Mapped[float]
     tries: Mapped[int]  # that ended with an error
     most_tries: Mapped[int]

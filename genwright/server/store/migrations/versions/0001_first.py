@@ -61,6 +61,7 @@ def upgrade() -> None:
         sa.Column("idempotency_key", sa.Text(), nullable=True),
         sa.Column("wanted", sa.Text(), nullable=False),
         sa.Column("worker", sa.Text(), nullable=False),
+        sa.Column("taken", sa.Double(), nullable=False),
         sa.Column("lease", sa.Double(), nullable=False),
         sa.Column("not_before", sa.Double(), nullable=False),
         sa.Column("tries", sa.BigInteger(), nullable=False),
@@ -74,6 +75,7 @@ def upgrade() -> None:
     )
     op.create_index("jobs_due", "jobs", ["state", "not_before"], unique=False)
     op.create_index("jobs_of", "jobs", ["kind", "owner", "seq"], unique=False)
+    op.create_index("jobs_taken", "jobs", ["owner", "taken"], unique=False)
     op.create_table(
         "keys",
         sa.Column("seq", NUMBER, autoincrement=True, nullable=False),
