@@ -62,17 +62,17 @@ class Answerer:
     def tokens(self, asked: str | Sequence[Message], *, special: bool = False) -> list[int]:
         """A text as tokens (`special`: begun and ended as the model likes it), or what it sees of a conversation.
 
-        Raises UsageError for a model elsewhere, which keeps its tokenizer to itself.
+        Raises UsageError for a model elsewhere.
         """
         from genwright.nn.text import prompt_tokens
 
         if isinstance(asked, str):
-            return list(self._tokenizer(asked, add_special_tokens=special)["input_ids"])
-        return prompt_tokens(self._tokenizer, self._framed(tuple(asked))).ids
+            return list(self.tokenizer(asked, add_special_tokens=special)["input_ids"])
+        return prompt_tokens(self.tokenizer, self._framed(tuple(asked))).ids
 
     def words(self, tokens: Sequence[int]) -> str:
         """Tokens as the text that they stand for, special ones too."""
-        text: str = self._tokenizer.decode(list(tokens))
+        text: str = self.tokenizer.decode(list(tokens))
         return text
 
     @property
@@ -80,7 +80,7 @@ class Answerer:
         """The chat template by which conversations become tokens."""
         from genwright.nn.text import template_of
 
-        return template_of(self._tokenizer)
+        return template_of(self.tokenizer)
 
     @property
     def context(self) -> int | None:
@@ -89,7 +89,8 @@ class Answerer:
         return int(found) if found else None
 
     @property
-    def _tokenizer(self) -> Any:
+    def tokenizer(self) -> Any:
+        """What splits texts. Raises UsageError for a model elsewhere, which keeps it to itself."""
         found = getattr(self.model, "tokenizer", None)
         if found is None:
             raise UsageError(f"The tokenizer of {self.name} is not on this machine.", "Ask where the model runs.")
