@@ -19,7 +19,12 @@ def page(name: str, summary: Facts, trials: Sequence[Facts], logs: Sequence[str]
     style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
     best = ", ".join(f"{key} = {_figure(value)}" for key, value in summary["params"].items())
     shares = summary["importances"]
-    note = "" if shares else '<p class="note">Importances need at least four finished trials with different values.</p>'
+    mattered = (
+        f"<figure>{importance_bars(shares)}</figure>\n"
+        f'<p class="note">Share of each key in what made trials good (PED-ANOVA over {summary["finished"]} trials).</p>'
+        if shares
+        else '<p class="note">Importances need at least four finished trials with different values.</p>'
+    )
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -41,8 +46,7 @@ def page(name: str, summary: Facts, trials: Sequence[Facts], logs: Sequence[str]
 <section><h2>Every trial as a line</h2><figure>{parallel(trials, summary, logs)}</figure>
 <p class="note">Each axis is a key; the last is the {escape(summary["metric"])}. The better a trial, the bluer its line;
 trials that were stopped early are dashed and end before the last axis.</p></section>
-<section><h2>What mattered</h2>{note}<figure>{importance_bars(shares)}</figure>
-<p class="note">Share of each key in what made trials good (PED-ANOVA over {summary["finished"]} trials).</p></section>
+<section><h2>What mattered</h2>{mattered}</section>
 <section><h2>All trials</h2><div class="wide">{_table(trials, summary)}</div></section>
 </main>
 </body>
