@@ -62,6 +62,7 @@ class Options(BaseModel):
     largest_body: int = Field(10_000_000, ge=1, description="Bytes of a request's body; files have their own limit")
     largest_file: int = Field(512_000_000, ge=1, description="Bytes of an uploaded file")
     embedder: str = Field("universal-sentence-encoder", description="Model of /v1/embeddings and vector stores")
+    moderators: list[str | dict[str, Any]] = Field(["pii"], description="Guards that /v1/moderations asks")
 
     @property
     def url(self) -> str:

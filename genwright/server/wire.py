@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Sequence
@@ -52,7 +51,7 @@ def shaped(data: bytes | dict[str, Any], shape: type[B], *, passed_over: Sequenc
         return shape.model_validate({key: value for key, value in fields.items() if key not in passed_over})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        param = ".".join(map(str, first["loc"]))
+        param = ".".join(map(str, _place(first["loc"], fields, missing=first["type"] == "missing")))
         known = first["type"] != "extra_forbidden"
         said = f"{param}: {first['msg']}." if known else f"{param} is not supported here."
         code = "invalid_value" if known else "unsupported_parameter"
@@ -76,13 +75,26 @@ def documented(
     return extra
 
 
+def _place(loc: Sequence[int | str], fields: Any, *, missing: bool) -> list[int | str]:
+    """Where in the body something is wrong, without the names of types that stand between where several are allowed."""
+    found: list[int | str] = []
+    for step in loc:
+        if isinstance(fields, dict) and (missing or step in fields):
+            fields = fields.get(step)
+        elif isinstance(fields, list) and isinstance(step, int):
+            fields = fields[step]
+        else:
+            continue
+        found.append(step)
+    return found
+
+
 def _parsed(data: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(data)
-        data.decode("utf-8")
+        fields = orjson.loads(data)  # not even half a surrogate pair comes through, which UTF-8 cannot hold
         if not isinstance(fields, dict):
             raise ValueError("it is no object")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise Wrong(400, f"The body is not JSON: {str(error)[:200]}.", code="invalid_json") from None
     return fields
 
@@ -97,6 +109,15 @@ class Page:
         order: Annotated[Literal["asc", "desc"], Query()] = "desc",
     ):
         self.limit, self.after, self.order = limit, after, order
+
+    def cut(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those of all `items` (oldest first) that belong here, and one more. Raises Wrong (400) for an odd `after`."""
+        found = list(items if self.order == "asc" else reversed(items))
+        ids = [item["id"] for item in found]
+        if self.after is not None and self.after not in ids:
+            raise Wrong(400, f"after: there is nothing {self.after!r} here.", param="after", code="invalid_value")
+        start = 0 if self.after is None else ids.index(self.after) + 1
+        return found[start : start + self.limit + 1]
 
     def shown(self, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """OpenAI's list. `found` holds one more than `limit` when there is more to come."""
