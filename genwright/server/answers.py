@@ -17,7 +17,7 @@ from fastapi import Request as HttpRequest
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
-from genwright.core import Part, Refused, Request
+from genwright.core import Message, Part, Refused, Request
 
 from .errors import Wrong, body_of
 from .house import Caller, House, caller_of, house_of
@@ -118,7 +118,23 @@ class Asking:
     def of(cls, request: HttpRequest, model: str) -> Asking:
         """Raises Wrong (404) for an unknown model, and (400) for a deadline that is no number of seconds."""
         house, caller = house_of(request), caller_of(request)
-        return cls(house, caller, house.fleet.find(model).id, _deadline(request, house.options.deadline))
+        return cls(house, caller, house.fleet.find(model, caller).id, _deadline(request, house.options.deadline))
+
+    async def texts(self, given: Any) -> list[str]:
+        """A text, several, ids of tokens, or several lists of them, as texts; the model's own tokenizer knows the ids.
+
+        Raises Wrong (400) for a model whose tokenizer is not on this machine.
+        """
+        if isinstance(given, str):
+            return [given]
+        if isinstance(given[0], str):
+            return list(given)
+        many = [given] if isinstance(given[0], int) else given
+        return [await self.house.fleet.detokenize(self.model, ids, caller=self.caller) for ids in many]
+
+    async def count(self, asked: str | Sequence[Message]) -> int:
+        """Tokens of a text, or of a conversation as the model sees it."""
+        return len(await self.house.fleet.tokenize(self.model, asked, caller=self.caller))
 
     def answer(self, request: Request, watch: Watch | None = None) -> Answer:
         """Nothing happens before its deltas are wanted."""

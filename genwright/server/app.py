@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import logging
 import pkgutil
 import re
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,11 +21,14 @@ from fastapi.responses import JSONResponse
 from . import routes
 from .errors import Wrong, answer_errors, body_of
 from .house import Caller, House, house_of
+from .housekeeping import tidy
 from .logs import Watch
 from .traces import tracer
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 _ID = re.compile(r"[\w.:-]{1,128}")
+_TIDY = 60.0  # seconds between two looks at what has expired
+_LOG = logging.getLogger("genwright.server")
 
 
 def create_app(house: House) -> FastAPI:
@@ -37,11 +43,14 @@ def create_app(house: House) -> FastAPI:
             for kind, work in getattr(module, "JOBS", {}).items():
                 house.jobs.register(kind, work)
         await house.jobs.start(house)
-        house.state = "ready"
+        chores = [asyncio.create_task(_warm(house)), asyncio.create_task(_tidy(house))]
         yield
         house.state = "draining"
+        for chore in chores:
+            chore.cancel()
         await house.jobs.stop()
         await house.fleet.stop()
+        await house.limits.flush()
         house.store.close()
         if watcher:
             watcher.close()
@@ -61,6 +70,23 @@ def create_app(house: House) -> FastAPI:
     return app
 
 
+async def _warm(house: House) -> None:
+    """Ready once the models are loaded that are to be there from the start; others may ask and wait before that."""
+    house.why = "Models are being loaded."
+    await house.fleet.warm()
+    if house.state == "loading":
+        house.state, house.why = "ready", ""
+
+
+async def _tidy(house: House) -> None:
+    while True:
+        await asyncio.sleep(_TIDY)
+        try:
+            await tidy(house, time.time())
+        except Wrong as error:  # the store is away for now
+            _LOG.warning("what has expired could not be removed yet: %s", error)
+
+
 def modules() -> Iterator[ModuleType]:
     """The modules of `routes` that serve paths, by name; `not_here` is last, for what nobody else answers."""
     names = sorted((m.name for m in pkgutil.iter_modules(routes.__path__)), key=lambda name: (name == "not_here", name))
@@ -71,10 +97,14 @@ def modules() -> Iterator[ModuleType]:
 
 
 async def enter(request: Request) -> None:
-    """Who asks, from the key that they show. Raises Wrong (401)."""
+    """Who asks, from the key that they show. Raises Wrong (401; 503 once the server is told to stop)."""
     house = house_of(request)
+    if house.state == "draining":
+        raise Wrong(503, "The server is being stopped; ask again in a moment.", code="draining",
+                    headers={"Retry-After": "5", "x-should-retry": "true"})  # fmt: skip
     shown = request.headers.get("authorization") or request.headers.get("x-api-key") or ""
-    request.state.caller = await house.keys.authenticate(shown)
+    address = request.client.host if request.client else ""
+    request.state.caller = await house.keys.authenticate(shown, address)
 
 
 async def enter_as_admin(request: Request) -> None:

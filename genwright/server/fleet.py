@@ -92,6 +92,8 @@ class Fleet:
         self.registry = Registry(options, store)
         self.budget = memory.budget() if options.memory is None else options.memory
         self.seats: dict[str, Seat] = {}
+        self.warmed = asyncio.Event()  # what is loaded at the start has been loaded, or has not been to be
+        self.troubles: Sequence[tuple[Served, Exception]] = ()
         self._links: set[Link] = set()  # those that run, also while they end what they have begun
         self._loading = asyncio.Lock()  # one load at a time, in the order of asking
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -102,11 +104,12 @@ class Fleet:
         await asyncio.to_thread(self.registry.read)
         self._go(self._look_after())
 
-    async def warm(self) -> list[Exception]:
-        """Load the first model and those that are pinned; returns what went wrong."""
+    async def warm(self) -> None:
+        """Load the first model and those that are pinned; `troubles` are those that could not be."""
         wanted = [s for number, s in enumerate(self.registry) if s.pinned or (number == 0 and not s.embeds)]
         found = await asyncio.gather(*(self._ready(served) for served in wanted), return_exceptions=True)
-        return [error for error in found if isinstance(error, Exception)]
+        self.troubles = [(s, error) for s, error in zip(wanted, found, strict=True) if isinstance(error, Exception)]
+        self.warmed.set()
 
     async def stop(self) -> None:
         self._closing = True

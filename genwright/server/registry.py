@@ -164,7 +164,7 @@ def _entries(options: Options) -> Iterator[Served]:
 
 
 def _of_entry(entry: Entry, options: Options) -> Served:
-    engine = dict(entry.engine)
+    engine = {"engine" if key == "name" else key: value for key, value in entry.engine.items()}
     if entry.base_url:
         engine |= {"engine": "openai_api", "base_url": entry.base_url}
         engine |= {"api_key_env": entry.api_key_env} if entry.api_key_env else {}
