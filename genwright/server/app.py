@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import itertools
 import logging
 import pkgutil
 import re
@@ -58,8 +59,9 @@ def create_app(house: House) -> FastAPI:
     from genwright import __version__
 
     app = FastAPI(
-        title="Genwright", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=life
-    )
+        title="Genwright", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False,
+        lifespan=life,
+    )  # fmt: skip
     app.state.house = house
     answer_errors(app)
     for module in modules():
@@ -79,10 +81,10 @@ async def _warm(house: House) -> None:
 
 
 async def _tidy(house: House) -> None:
-    while True:
+    for minute in itertools.count():
         await asyncio.sleep(_TIDY)
-        try:
-            await tidy(house, time.time())
+        try:  # once a day also what servers that were killed left behind
+            await tidy(house, time.time(), everything=minute % 1440 == 0)
         except Wrong as error:  # the store is away for now
             _LOG.warning("what has expired could not be removed yet: %s", error)
 

@@ -34,7 +34,6 @@ from sqlalchemy.orm import Session, aliased
 from genwright.core.home import locked
 
 from .errors import Wrong, body_of
-from .housekeeping import tidy
 from .store import Store
 from .store.documents import mine, paged
 from .store.tables import Job, JobEvent
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
 OVER = ("succeeded", "failed", "cancelled")
 _UNDER_WAY = ("running", "cancelling")
 _TICK = 1.0  # seconds between looks at the store: how soon another process's cancel is noticed
-_TIDY = 60.0
 _MOST_LOSSES = 10  # leases lost in a row without getting on: then the job is what kills its servers
 _UNWINDING = 10.0  # seconds that handlers get to stop what they began
 _LOG = logging.getLogger("genwright.server")
@@ -173,16 +171,12 @@ class Jobs:
             (self.folder / "alive" / self.worker).unlink(missing_ok=True)
 
     async def _look(self, house: House) -> None:
-        tidied = 0.0
         while True:
             self._wake.clear()
             try:
                 await self._obey()
                 while await self._take(house):
                     pass
-                if time.monotonic() - tidied > _TIDY:
-                    await tidy(house, self.clock(), everything=not tidied)
-                    tidied = time.monotonic()
             except Wrong as error:  # the store is away for now
                 _LOG.warning("jobs wait: %s", error)
                 await asyncio.sleep(_TICK)

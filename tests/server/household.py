@@ -84,7 +84,7 @@ def app_of(house: House, *routes: ModuleType) -> FastAPI:
         await house.jobs.stop()
         await house.limits.flush()
 
-    app = FastAPI(lifespan=life)
+    app = FastAPI(lifespan=life, redirect_slashes=False)
     app.state.house = house
     answer_errors(app)
     for module in routes:
