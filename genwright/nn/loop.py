@@ -16,8 +16,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from genwright.core.things import SILENT, Tell
 
 from . import checkpoint as disk
 from . import device as machine
+from .crew import Crew
 from .packing import plan_rows
 from .schedule import Plan, epochs_wanted, learning_rate
 from .tokens import Counts, Tokens, encode_all, forget_others
@@ -108,20 +109,27 @@ def fit(
     inputs: str = "",
     encoding: str = "",
     watch: Callable[[int, float], None] = lambda step, loss: None,
+    crew: Crew = Crew(),  # noqa: B008 (frozen)
 ) -> Outcome:
     """Teach `learner` and leave in it the weights to save.
 
     `folder` is the run's: checkpoints and tokens live there. `inputs` names everything else that the training depends
     on (base weights, method); a checkpoint made from other inputs is set aside. `encoding` names what encoding depends
-    on. `watch(step, loss)` hears of every look at the held-out rows and may raise to end a hopeless training.
+    on. `watch(step, loss)` hears of every look at the held-out rows and may raise to end a hopeless training. In a
+    `crew` of several each calls this with the same arguments; only the first writes, logs and tells.
 
     Objectives find `learner.label_smoothing` set: from the recipe in training, 0 in looks.
 
     Raises DataError when nothing can be learned from the rows, ModelError after too many NaN steps in a row or when
     all checkpoints are broken, NotSaved when the disk is full; KeyboardInterrupt once a checkpoint is written.
     """
-    with disk.told_when_full(folder), disk.only_one(folder), machine.as_set(settings):
-        disk.clean(folder / "checkpoints")
+    if not crew.is_first:
+        log, tell, watch = (lambda event, **facts: None), SILENT, (lambda step, loss: None)
+        settings = settings.model_copy(update={"trackers": []})
+    alone: AbstractContextManager[None] = disk.only_one(folder) if crew.is_first else nullcontext()
+    with disk.told_when_full(folder), alone, machine.as_set(settings):
+        if crew.is_first:
+            disk.clean(folder / "checkpoints")
         machine.seed_all(seed)
         place = machine.choose_device(settings.device)
         learner.module.to(place)
@@ -132,7 +140,8 @@ def fit(
             found: Encoded = own(learner, example, objective.settings) if own else learner.encode(example)
             return found
 
-        rows, looked = _encode(train, held_out, encode, folder, encoding, objective, log, tell)
+        with crew.first_goes_first():
+            rows, looked = _encode(train, held_out, encode, folder, encoding, objective, log, tell)
         if settings.early_stopping and not len(looked):
             raise UsageError("train.early_stopping needs held-out rows, and there are none.", "Set data.held_out.")
         machine.seed_all(seed)  # whether rows were encoded just now or long ago
@@ -140,9 +149,11 @@ def fit(
             prepare(learner, objective.settings)
         context = Context(seed, train, objective, encode, place)
         training = _Training(
-            learner, rows, looked, objective, regularizers, settings, seed, folder, log, tell, watch, place, context
-        )
-        training.resume(inputs, train.fingerprint, held_out.fingerprint)
+            learner, rows, looked, objective, regularizers, settings, seed, folder, log, tell, watch, place, context,
+            crew,
+        )  # fmt: skip
+        with crew.first_goes_first():
+            training.resume(inputs, train.fingerprint, held_out.fingerprint)
         return training.run()
 
 
@@ -152,12 +163,13 @@ class _Training:
     def __init__(
         self, learner: Learner, rows: Tokens, looked: Tokens, objective: Chosen, regularizers: Sequence[Chosen],
         settings: Train, seed: int, folder: Path, log: Callable[..., None], tell: Tell,
-        watch: Callable[[int, float], None], device: torch.device, context: Context,
+        watch: Callable[[int, float], None], device: torch.device, context: Context, crew: Crew,
     ):  # fmt: skip
         self.learner, self.module, self.rows, self.looked = learner, learner.module, rows, looked
         self.objective, self.chosen, self.settings, self.seed = objective, regularizers, settings, seed
         self.folder, self.checkpoints = folder, folder / "checkpoints"
         self.log, self.tell, self.watch, self.device, self.context = log, tell, watch, device, context
+        self.crew = crew
         self.dtype = machine.choose_dtype(settings.dtype, device)
         self.plan = Plan(rows.sizes, settings, seed=seed)
         self.weights = _trainable(self.module)
@@ -185,17 +197,19 @@ class _Training:
         self.tell.advance(progress.step)
         try:
             with _Interrupts(self.tell) as interrupts, _memory_as_model_error():
+                self._must_agree()
                 if progress.step == 0 and not progress.looks:
                     self._look(trackers)
                 while progress.step < plan.steps and not progress.stopped:
-                    self._step(trackers)
+                    asked = self._step(trackers, interrupts)
                     done = progress.step == plan.steps
                     if len(self.looked) and (done or progress.step % self.look_every == 0):
                         self._look(trackers)
                     done = done or progress.stopped
-                    if done or interrupts.asked or progress.step % self.save_every == 0:
+                    asked = asked or (self.crew.size == 1 and interrupts.asked > 0)
+                    if done or asked or progress.step % self.save_every == 0:
                         self._save()
-                    if interrupts.asked and not done:
+                    if asked and not done:
                         interrupts.leave(progress.step)
         finally:
             self.learner.label_smoothing = 0.0  # type: ignore[attr-defined]
@@ -213,16 +227,18 @@ class _Training:
         between = self.look_every * self.plan.slots_per_step
         return max(32, min(HELD_OUT_ROWS, int(LOOK_SHARE * between / max(1.0, float(self.looked.sizes.mean())))))
 
-    def _step(self, trackers: list[Any]) -> None:
-        """One change of the weights, or a skipped step when loss or gradient is not finite."""
+    def _step(self, trackers: list[Any], interrupts: _Interrupts) -> bool:
+        """One change of the weights, or a skipped step when loss or gradient is not finite. Says whether somebody of
+        the crew was asked to stop."""
         progress, settings, began = self.progress, self.settings, time.perf_counter()
         chosen = self.plan.rows(progress.step)
         self.context.step_number = progress.step
         rate = learning_rate(progress.step, self.plan.steps, settings)
         self.module.train()
-        total, weight, slots, passes, figures = self._gradient(chosen)
+        done = self._gradient(chosen, interrupts)
+        weight = done.weight
         norm = self._finish_gradient(self._planned_weight(chosen), weight)
-        loss = float(total) / weight if weight else math.nan
+        loss = done.total / weight if weight else math.nan
         bad = not (math.isfinite(loss) and math.isfinite(norm))
         progress.step += 1
         if not bad:
@@ -233,39 +249,42 @@ class _Training:
         progress.seconds += seconds
         progress.supervised += weight
         progress.real += real
-        progress.slots += slots
+        progress.slots += done.slots
         digest = hashlib.sha256(np.ascontiguousarray(self.rows.rows[chosen]).tobytes()).hexdigest()[:16]
         if bad:
             self._note_bad(loss, norm, weight, digest)
-            return
+            return done.asked
         progress.bad_in_row, progress.loss = 0, loss
+        figures = {name: value / weight for name, value in done.figures.items()}
         facts = {"epoch": self.plan.epoch(progress.step), "loss": loss, "learning_rate": rate, "grad_norm": norm,
                  "seconds": seconds, "supervised_per_second": weight / seconds, "real_per_second": real / seconds,
-                 "slots_per_second": slots / seconds, "passes": passes,
+                 "slots_per_second": done.slots / seconds, "passes": done.passes,
                  "memory": machine.peak_memory(self.device)}  # fmt: skip
         self.log("step", step=progress.step, rows=digest, figures=figures, **facts)
         for tracker in trackers:
             tracker.log(progress.step, figures | facts)
         self.tell.advance(1, loss=loss, learning_rate=rate, tokens_per_second=real / seconds)
+        return done.asked
 
-    def _gradient(self, chosen: np.ndarray) -> tuple[Tensor, float, int, int, dict[str, float]]:
-        """Run the passes of a step. Gradients are left divided by the planned weight; returns the summed loss and
-        weight, the slots used, the number of passes and the averaged figures."""
-        planned = self._planned_weight(chosen)
-        totals, weight, slots = [], 0.0, 0
-        figures: dict[str, float] = {}
-        passes = plan_rows(self.rows.sizes[chosen].tolist(), self.settings.tokens_per_pass)
-        for members in passes:
-            batch, size = self._batch(self.rows, chosen[members])
+    def _gradient(self, chosen: np.ndarray, interrupts: _Interrupts) -> Done:
+        """Run the passes of a step, or our share of them. Gradients are left divided by the planned weight, and summed
+        over the crew."""
+        if self.crew.size > 1:  # everyone draws other numbers, and after a restart the same ones again
+            machine.seed_all(int(fingerprint(self.seed, self.progress.step, self.crew.rank)[:12], 16))
+        planned, totals, done = self._planned_weight(chosen), [], Done(asked=interrupts.asked > 0)
+        mine = chosen[self.crew.share(self.rows.sizes[chosen])]
+        for members in plan_rows(self.rows.sizes[mine].tolist(), self.settings.tokens_per_pass):
+            batch, size = self._batch(self.rows, mine[members])
             with machine.passes_in(self.dtype, self.device):
                 loss = self.step_with_all(batch)
             (loss.total / planned).backward()
             totals.append(loss.total.detach())
-            weight, slots = weight + float(loss.weight), slots + size
+            done.weight, done.slots, done.passes = done.weight + float(loss.weight), done.slots + size, done.passes + 1
             for name, value in loss.logs.items():
-                figures[name] = figures.get(name, 0.0) + value * float(loss.weight)
-        averaged = {name: value / weight for name, value in figures.items()} if weight else {}
-        return torch.stack(totals).cpu().double().sum(), weight, slots, len(passes), averaged
+                done.figures[name] = done.figures.get(name, 0.0) + value * float(loss.weight)
+        done.total = float(torch.stack(totals).cpu().double().sum()) if totals else 0.0
+        self.crew.sum_gradients(self.weights.values())
+        return _sum([Done(**one) for one in self.crew.together(asdict(done))])
 
     def _finish_gradient(self, planned: float, weight: float) -> float:
         """Divide by the true weight where it differs from the planned one (masked at random, say), then clip."""
@@ -345,14 +364,17 @@ class _Training:
         total, weight = 0.0, 0.0
         self.module.eval()
         self.learner.label_smoothing = 0.0  # type: ignore[attr-defined]
+        passes = plan_rows(self.looked.sizes[self.look_rows].tolist(), self.settings.tokens_per_pass)
         with torch.no_grad():
-            for members in plan_rows(self.looked.sizes[self.look_rows].tolist(), self.settings.tokens_per_pass):
+            for members in passes[self.crew.rank :: self.crew.size]:
                 batch, _ = self._batch(self.looked, self.look_rows[members])
                 with machine.passes_in(self.dtype, self.device):
                     loss: Loss = self.objective(self.learner, batch)
                 total, weight = total + float(loss.total), weight + float(loss.weight)
         self.learner.label_smoothing = self.settings.label_smoothing  # type: ignore[attr-defined]
         self.module.train()
+        seen = self.crew.together({"total": total, "weight": weight})
+        total, weight = sum(one["total"] for one in seen), sum(one["weight"] for one in seen)
         return total / weight if weight else math.nan
 
     # -- stopping and going on ---------------------------------------------------------------------------------------
@@ -366,7 +388,8 @@ class _Training:
             aside = disk.set_aside(self.checkpoints)
             self.tell.note(f"Data, model or settings have changed: tuning starts anew. The old checkpoints: {aside}.")
             found = None
-        rewind_events(self.folder / "events.jsonl", found.step if found else -1, mine)
+        if self.crew.is_first:
+            rewind_events(self.folder / "events.jsonl", found.step if found else -1, mine)
         if found:
             self._restore(found)
             self.tell.note(f"Going on from step {found.step} of {self.plan.steps}.")
@@ -381,10 +404,27 @@ class _Training:
                  steps=self.plan.steps, epochs=self.plan.epoch(self.plan.steps), seed=self.seed,
                  inputs=mine)  # fmt: skip
 
+    def _must_agree(self) -> None:
+        """Crews differ by nothing but their rows: the same software on the same kind of machine, or no crew."""
+        if self.crew.size == 1:
+            return
+        digest = hashlib.sha256()
+        for parameter in self.weights.values():
+            digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digests = [one["weights"] for one in self.crew.together({"weights": digest.hexdigest()})]
+        if len(set(digests)) > 1:
+            raise ModelError(
+                f"The weights of the {self.crew.size} workers differ at step {self.progress.step}.",
+                "Give them the same files, libraries and kind of processor.",
+            )
+
     def _save(self) -> None:
         progress = self.progress
         if progress.bad_in_row and not all(bool(p.isfinite().all()) for p in self.weights.values()):
             return  # the last good checkpoint stays the newest
+        self._must_agree()
+        if not self.crew.is_first:
+            return
         began, plain = time.perf_counter(), {}
         tensors: dict[str, Tensor] = {f"weights.{n}": p for n, p in self.weights.items()}
         tensors |= {f"buffers.{n}": b for n, b in self._changed_buffers().items()}
@@ -529,6 +569,29 @@ class Progress:
     supervised: float = 0.0
     real: int = 0
     slots: int = 0
+
+
+@dataclass
+class Done:
+    """What the passes of a step came to; `figures` are sums by weight."""
+
+    total: float = 0.0
+    weight: float = 0.0
+    slots: int = 0
+    passes: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+    asked: bool = False
+
+
+def _sum(parts: Sequence[Done]) -> Done:
+    whole = parts[0]
+    for part in parts[1:]:
+        whole.total, whole.weight = whole.total + part.total, whole.weight + part.weight
+        whole.slots, whole.passes = whole.slots + part.slots, whole.passes + part.passes
+        whole.asked = whole.asked or part.asked
+        for name, value in part.figures.items():
+            whole.figures[name] = whole.figures.get(name, 0.0) + value
+    return whole
 
 
 def what_matters(settings: Train) -> dict[str, Any]:
