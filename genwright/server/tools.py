@@ -22,7 +22,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import orjson
 from pydantic import ConfigDict, Field
@@ -30,6 +30,7 @@ from pydantic import ConfigDict, Field
 from .errors import Wrong
 from .wire import Body
 
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _BLANK = " \t\r\n"
 
@@ -54,7 +55,7 @@ class Function(Body):
 
     model_config = ConfigDict(strict=True)
 
-    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")
+    name: Name
     description: str | None = Field(None, max_length=20_000)
     parameters: dict[str, Any] | None = None
     strict: bool | None = None

@@ -1,117 +1,183 @@
-"""A server on a real port around a model that says what a test wants: the routes, answers and guards are the real ones."""
+"""The whole server on a real port, for tests of what is said: a tiny model in a process of its own, and a model at an
+upstream whose words a test chooses, once as it is and once with a guard.
+
+    parlour.script.says("Hel", "lo.")                  # what "says" and "guarded" answer from now on
+    client(parlour.address).chat.completions.create(model="says", …)
+    parlour.script.asked[-1]                           # what reached the upstream
+"""
 
 from __future__ import annotations
 
 import http.client
 import json
-import socket
-import threading
+import os
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import openai
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from genwright.core import Part, Request
-from genwright.server.errors import Wrong
-from genwright.server.house import Caller, House, Options
-from genwright.server.minimal_desk import Desk
-from genwright.verbs.ask import Answerer
+from genwright.core import Recipe, Run
+from genwright.server.app import create_app
+from genwright.server.desk import Desk
+from genwright.server.fleet import Fleet
+from genwright.server.house import House
+from genwright.server.meters import Meters
+from tests.formats.tiny import tiny_run
+
+from .household import at_home, small_house
+
+ASK: dict[str, Any] = {"model": "says", "messages": [{"role": "user", "content": "hi"}]}
 
 
-class Desks:
-    """Hands each answer to a thread of its own, as the minimal server does."""
+@dataclass
+class Script:
+    """What the upstream says, and what it was asked."""
 
-    def __init__(self, answerer: Answerer):
-        self.answerer, self.desk, self.asked = answerer, Desk(16, 64), []
+    pieces: tuple[str, ...] = ("Hel", "lo.")
+    finish: str = "stop"
+    pause: float = 0.0  # seconds before each piece
+    error: str = ""  # sent in the middle of the stream, after the pieces
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    running: int = 0
+    closed: int = 0  # answers that nobody heard to their end
 
-    async def ask(
-        self, caller: Caller, model: str, request: Request, *, deadline: float | None = None
-    ) -> AsyncGenerator[Part]:
-        self.asked.append(request)
-        options = {name: getattr(request, name) for name in request.model_fields_set - {"messages"}}
-        parts = self.desk.answers(lambda: self.answerer.ask(request.messages, **options))
+    def says(self, *pieces: str, finish: str = "stop", pause: float = 0.0, error: str = "") -> None:
+        self.pieces, self.finish, self.pause, self.error = pieces, finish, pause, error
+        self.asked.clear()
+        self.closed = 0
+
+    @property
+    def seen(self) -> list[tuple[str, str]]:
+        """(role, text) of the messages of the last request."""
+        return [(m["role"], m["content"]) for m in self.asked[-1]["messages"]]
+
+
+def upstream(script: Script) -> FastAPI:
+    """An OpenAI-compatible server that follows a script."""
+    import asyncio
+
+    app = FastAPI()
+
+    async def events() -> AsyncIterator[bytes]:
+        script.running += 1
+        ended = False
         try:
-            async for part in parts:
-                yield part
+            for piece in script.pieces:
+                await asyncio.sleep(script.pause)
+                yield _chunk({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
+            if script.error:
+                yield _chunk({"error": {"message": script.error}})
+            yield _chunk({"choices": [{"index": 0, "delta": {}, "finish_reason": script.finish}]})
+            yield _chunk({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": len(script.pieces)}})
+            yield b"data: [DONE]\n\n"
+            ended = True
         finally:
-            await parts.aclose()
+            script.running -= 1
+            script.closed += not ended
+
+    @app.post("/v1/chat/completions")
+    async def answer(request: Request) -> Response:
+        script.asked.append(await request.json())
+        if script.error and not script.pieces:
+            return JSONResponse({"error": {"message": script.error}}, 400)
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    return app
 
 
-class Fleets:
-    def __init__(self, answerer: Answerer):
-        self.answerer = answerer
-
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
-    async def warm(self) -> None: ...
-
-    def find(self, name: str, caller: Caller | None = None) -> Any:
-        if name not in ("tiny", "alias"):
-            raise Wrong(404, f"There is no model {name!r}.", param="model", code="model_not_found")
-        return SimpleNamespace(id="tiny", created=1)
+def _chunk(body: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
-class Quiet:
-    """Jobs, keys and limits that let everything pass."""
-
-    def register(self, kind: str, work: Any) -> None: ...
-    async def start(self, house: Any) -> None: ...
-    async def stop(self) -> None: ...
-    async def flush(self) -> None: ...
-    async def authenticate(self, header: str, *address: str) -> Caller:
-        return Caller()
-
-    def headers(self, caller: Caller) -> dict[str, str]:
-        return {"x-ratelimit-limit-requests": "7"}
+@dataclass
+class Parlour:
+    address: str
+    house: House
+    script: Script
 
 
 @contextmanager
-def served(model: Any, place: Path, *, guards: Sequence[Any] = ()) -> Iterator[str]:
-    """The address of a server that runs in a thread."""
-    import uvicorn
-
-    from genwright.server.app import create_app
-    from genwright.server.meters import Meters
-    from genwright.server.store import Store
-
-    options = Options(data=place)
-    answerer = Answerer(model, "tiny", guards)
-    quiet: Any = Quiet()
-    desk: Any = Desks(answerer)
-    fleet: Any = Fleets(answerer)
-    house = House(options, Store(options.url), None, quiet, quiet, quiet, fleet, desk, Meters())  # type: ignore[arg-type]
-    door = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(house), log_level="warning", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{door.getsockname()[1]}/v1"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        door.close()
+def parlour_in(place: Path, **options: Any) -> Iterator[Parlour]:
+    """Models "tiny" (it has learned `tests.formats.tiny.EXAMPLES`), "says", and "guarded", which may not say
+    "forbidden"; "alias" stands for "says"."""
+    with mock.patch.dict(os.environ, {"GENWRIGHT_HOME": str(place / "home")}):
+        script = Script()
+        with at_home(upstream(script)) as far:
+            models = [
+                {"name": "tiny", "source": str(tiny_file(place)),
+                 "engine": {"runner": "llama.cpp", "context": 512, "parallel": 4, "threads": 1}},
+                {"name": "says", "base_url": far, "engine": {"parallel": 8, "retries": 0}},
+                {"name": "guarded", "source": str(_guarded(place, far))},
+            ]  # fmt: skip
+            told = {"models": models, "aliases": {"alias": "says"}, "memory": 10**10} | options
+            house = small_house(place, meters=Meters(), **told)
+            house.fleet = Fleet(house.options, house.store)
+            house.desk = Desk(house.options, house.fleet, house.keys, house.limits, house.meters)
+            with at_home(create_app(house)) as address:
+                yield Parlour(address, house, script)
 
 
-def client(address: str, kind: Any = openai.OpenAI) -> Any:
-    return kind(base_url=address, api_key="none", max_retries=0, _strict_response_validation=True)
+def tiny_file(place: Path) -> Path:
+    """The tiny model as a GGUF file."""
+    from genwright.formats import gguf
+
+    run = tiny_run(place, teach=True)
+    return next(p for p in gguf.export(run, place / "out", gguf.Settings()) if p.suffix == ".gguf")
+
+
+def _guarded(place: Path, far: str) -> Path:
+    recipe = Recipe.from_dict({
+        "name": "guarded", "data": {"source": "table", "path": "rows.csv"}, "task": "chat", "method": "none",
+        "model": {"source": "says", "engine": "openai_api", "base_url": far, "retries": 0},
+        "guards": [{"name": "keywords", "words": ["forbidden"], "action": "block"}],
+    })  # fmt: skip
+    return Run.create(recipe, place / "guarded").folder
+
+
+def client(address: str, kind: Any = openai.OpenAI, **options: Any) -> Any:
+    """The official client, in strict mode and without retries."""
+    return kind(
+        **{"base_url": address, "api_key": "none", "max_retries": 0, "_strict_response_validation": True} | options
+    )
 
 
 def raw(
     address: str, verb: str, path: str, body: Any = None, **headers: str
 ) -> tuple[int, dict[str, Any], dict[str, str]]:
     """(status, JSON body, headers) of a request as it is."""
-    host = address.removeprefix("http://").removesuffix("/v1")
-    connection = http.client.HTTPConnection(host, timeout=10)
+    status, said, head = send(address, verb, path, body, **headers)
+    return status, json.loads(said), head
+
+
+def lines(address: str, path: str, body: Any, **headers: str) -> list[str]:
+    """The lines of a streamed answer that are not empty."""
+    status, said, _ = send(address, "POST", path, body, **headers)
+    assert status == 200, said
+    return [line for line in said.decode().split("\n") if line]
+
+
+def send(address: str, verb: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    connection = http.client.HTTPConnection(address.removeprefix("http://").removesuffix("/v1"), timeout=20)
     data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
     head = {"Content-Type": "application/json"} if data is not None else {}
-    connection.request(verb, path, data, head | {k.replace("_", "-"): v for k, v in headers.items()})
-    response = connection.getresponse()
-    found = json.loads(response.read())
-    connection.close()
-    return response.status, found, {k.lower(): v for k, v in response.headers.items()}
+    with closing(connection):
+        connection.request(verb, path, data, head | {k.replace("_", "-"): v for k, v in headers.items()})
+        response = connection.getresponse()
+        return response.status, response.read(), {k.lower(): v for k, v in response.headers.items()}
+
+
+def wait_until(true: Any, seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True

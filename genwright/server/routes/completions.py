@@ -95,7 +95,7 @@ async def create(request: Request) -> Response:
 async def whole(asking: Asking, asked: CompletionRequest) -> dict[str, Any]:
     """The body of a whole completion. Raises Refused when a guard refused every choice."""
     asked.check()
-    prompts = await _texts(asking, asked.prompt)
+    prompts = await asking.texts(asked.prompt or "")
     scores = await asyncio.gather(*(_scores(asking, asked, prompt) for prompt in prompts))
     answers = asked.answers(asking, prompts)
     if answers:
@@ -111,7 +111,7 @@ async def whole(asking: Asking, asked: CompletionRequest) -> dict[str, Any]:
 async def events(asking: Asking, asked: CompletionRequest) -> AsyncGenerator[bytes]:
     """The completion as server-sent events, the first of them when the model has begun."""
     asked.check()
-    prompts = await _texts(asking, asked.prompt)
+    prompts = await asking.texts(asked.prompt or "")
     answers = asked.answers(asking, prompts)
     told = asked.stream_options is not None and asked.stream_options.include_usage is True
     head = _head(asking.model)
@@ -140,26 +140,16 @@ async def events(asking: Asking, asked: CompletionRequest) -> AsyncGenerator[byt
 # -- prompts ----------------------------------------------------------------------------------------------------------
 
 
-async def _texts(asking: Asking, prompt: Any) -> list[str]:
-    """The prompts as texts; those that came as ids of tokens are turned into words by the model's own tokenizer."""
-    if prompt is None or isinstance(prompt, str):
-        return [prompt or ""]
-    if isinstance(prompt[0], str):
-        return list(prompt)
-    many = [prompt] if isinstance(prompt[0], int) else prompt
-    return [await asking.house.fleet.detokenize(asking.model, ids) for ids in many]
-
-
 async def _scores(asking: Asking, asked: CompletionRequest, prompt: str) -> list[dict[str, Any]]:
     """How likely each token of the prompt was, when that is wanted."""
     if not asked.echo or asked.logprobs is None or not prompt:
         return []
-    found: list[dict[str, Any]] = await asking.house.fleet.score(asking.model, prompt, asked.logprobs)
-    return found
+    desk = asking.house.desk
+    return list(await desk.score(asking.caller, asking.model, prompt, asked.logprobs, deadline=asking.deadline))
 
 
 async def _prompt_usage(asking: Asking, prompts: Sequence[str]) -> dict[str, Any]:
-    tokens = sum([len(await asking.house.fleet.tokenize(asking.model, prompt)) for prompt in prompts])
+    tokens = sum([await asking.count(prompt) for prompt in prompts])
     return {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}
 
 

@@ -43,22 +43,13 @@ async def create(request: Request) -> Response:
 
 async def whole(asking: Asking, asked: EmbeddingRequest) -> dict[str, Any]:
     """The body of the answer. Raises Wrong (400) for more dimensions than the model has."""
-    texts = await _texts(asking, asked.input)
+    texts = await asking.texts(asked.input)
     vectors, tokens = await asking.house.desk.embed(asking.caller, asking.model, texts, deadline=asking.deadline)
     vectors = [_cut(vector, asked.dimensions) for vector in vectors]
     packed = [_packed(vector) if asked.encoding_format == "base64" else vector for vector in vectors]
     data = [{"object": "embedding", "index": number, "embedding": vector} for number, vector in enumerate(packed)]
     return {"object": "list", "data": data, "model": asking.model,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}  # fmt: skip
-
-
-async def _texts(asking: Asking, given: Any) -> list[str]:
-    if isinstance(given, str):
-        return [given]
-    if isinstance(given[0], str):
-        return list(given)
-    many = [given] if isinstance(given[0], int) else given
-    return [await asking.house.fleet.detokenize(asking.model, ids) for ids in many]
 
 
 def _cut(vector: Sequence[float], dimensions: int | None) -> list[float]:

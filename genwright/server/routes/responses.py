@@ -118,8 +118,7 @@ async def input_tokens(request: Request) -> dict[str, Any]:
     asked = await read_body(request, InputRequest, passed_over=_IGNORED)
     asking = Asking.of(request, asked.model)
     messages = await _messages(asking, asked, input_items(asked.input))
-    tokens = await asking.house.fleet.tokenize(asking.model, messages)
-    return {"object": "response.input_tokens", "input_tokens": len(tokens)}
+    return {"object": "response.input_tokens", "input_tokens": await asking.count(messages)}
 
 
 # -- kept responses ---------------------------------------------------------------------------------------------------
@@ -353,7 +352,7 @@ async def _work(job: Job, house: House) -> dict[str, Any]:
     if not _under_way(kept["response"]):
         return {}  # it was written just before the server went down
     asked = shaped(kept["asked"], ResponseRequest)
-    asking = Asking(house, caller, house.fleet.find(asked.model).id, house.options.deadline)
+    asking = Asking(house, caller, house.fleet.find(asked.model, caller).id, house.options.deadline)
     await (await _Making.of(asking, asked, job.payload["id"])).whole()
     return {}
 

@@ -1,0 +1,30 @@
+"""One whole server for all tests of what is said: it takes seconds to make and milliseconds to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .parlour import Parlour, client, parlour_in
+
+
+@pytest.fixture(scope="session")
+def whole_parlour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parlour]:
+    with parlour_in(tmp_path_factory.mktemp("parlour")) as parlour:
+        yield parlour
+
+
+@pytest.fixture
+def parlour(whole_parlour: Parlour) -> Parlour:
+    """The server, its upstream saying "Hello." again."""
+    whole_parlour.script.says("Hel", "lo.")
+    return whole_parlour
+
+
+@pytest.fixture
+def talk(parlour: Parlour) -> Iterator[Any]:
+    """The official client to it."""
+    with client(parlour.address) as made:
+        yield made
