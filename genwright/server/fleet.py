@@ -32,6 +32,7 @@ _LOG = logging.getLogger("genwright.server.fleet")
 _TICK = 0.5  # seconds between two looks at who may go
 _LOOK = 5.0  # seconds between two looks at the memory
 _STEADY = 600.0  # seconds after which a process that dies did not die of its start
+ADAPTERS = "adapters"  # folder in the data folder for adapters that are loaded while the server runs
 _LARGEST_LOG = 10_000_000  # bytes of a worker's log; then it is begun anew
 
 
@@ -134,25 +135,31 @@ class Fleet:
         """
         if served.adapter and self.find(served.parent).adapter:
             raise UsageError(f"{served.parent} is an adapter itself.", "Name the model whose weights it changes.")
+        before = self.registry.by_id(served.id)
         served = await self.registry.add(served)
         if served.adapter:
-            try:
-                await self._ready(served)  # one that cannot be worn would keep the others from being loaded
+            seat = self._seat(served)
+            try:  # one that cannot be worn would keep the others from being loaded
+                await (self._bring(seat) if before and seat.link else self._ready(served))
             except GenwrightError:
                 await self.registry.remove(served.id)
                 raise
             except Wrong as error:
                 _LOG.info("%s is loaded later: %s", served.id, error)
+        if before and before.adapter != served.adapter:
+            self._forget(before)
         return served
 
     async def remove(self, id: str) -> None:
         """Serve a model no more; what it is answering is ended. Raises Wrong (403, 404, 409)."""
-        seat = self._seat(self.find(id))
-        await self.registry.remove(id)
+        served = self.find(id)
+        seat = self._seat(served)
+        await self.registry.remove(served.id)
+        self._forget(served)
         if seat.wears and self._voices(seat):
             if seat.link:
                 self._go(self._bring(seat))
-        elif seat.wears or not any(self._key(served) == seat.key for served in self.registry):
+        elif not any(True for _ in self._members(seat)):
             self.seats.pop(seat.key, None)
             self._go(self._put_out(seat))
 
@@ -285,13 +292,14 @@ class Fleet:
     def _shown(self, seat: Seat) -> dict[str, Any]:
         link, keep = seat.link, self._keep(seat)
         left = keep - (time.monotonic() - seat.used) if link and keep != float("inf") else None
-        return {"name": seat.name, "models": [s.id for s in self.registry if self._key(s) == seat.key],
+        return {"key": seat.key, "name": seat.name, "models": [s.id for s in self.registry if self._key(s) == seat.key],
                 "state": "loaded" if link else "loading" if seat.opening else "failed" if seat.error else "unloaded",
                 "error": str(seat.error) if seat.error and not link else None,
                 "pid": link.pid if link else None, "bytes": seat.size if link else 0,
                 "running": link.busy if link else 0, "since": int(link.started) if link else None,
                 "expires_in": max(0.0, round(left, 1)) if left is not None else None,
-                "pinned": self._pinned(seat), "crashes": seat.crashes.failures, **seat.facts}  # fmt: skip
+                "pinned": self._pinned(seat), "crashes": seat.crashes.failures,
+                **{name: value for name, value in seat.facts.items() if name != "name"}}  # fmt: skip
 
     # -- seats -----------------------------------------------------------------------------------------------------
 
@@ -436,6 +444,12 @@ class Fleet:
             if now - looked > _LOOK:
                 looked = now
                 await self._measure()
+
+    def _forget(self, served: Served) -> None:
+        """Remove the file of an adapter that was made here for serving it."""
+        path = Path(served.adapter)
+        if served.adapter and path.parent == self.options.data / ADAPTERS:
+            path.unlink(missing_ok=True)
 
     def _log(self, seat: Seat) -> Path:
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in seat.name)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from genwright.core import SILENT, Chosen, Run, Tell, UsageError, choose, fingerprint
+from genwright.core import SILENT, Chosen, ModelError, Run, Tell, UsageError, choose, fingerprint
 
 
 def export_run(
@@ -38,3 +39,45 @@ def export_run(
         run.mark_done(stage, wanted)
         written += files
     return written
+
+
+def adapter_to_gguf(adapter: Path, base: str, path: Path) -> Path:
+    """A LoRA in PEFT's layout as a GGUF adapter for the GGUF file that `base` (a card, run or file) stands for.
+
+    A GGUF adapter is copied as it is. Raises UsageError for a base that is no GGUF file, ModelError for an adapter that
+    is broken, a pickle, or more than a LoRA.
+    """
+    from types import SimpleNamespace
+
+    from genwright.nn.gguf_header import read_header
+    from genwright.nn.gguf_writer import FAMILIES, write_lora_gguf
+    from genwright.trust.weights import check_weights, weights_in
+
+    from .models import locate
+
+    if adapter.is_file() or not adapter.exists():
+        check_weights(adapter)
+        shutil.copyfile(adapter, path)
+        return path
+    file = adapter / "adapter_config.json"
+    if not file.is_file():
+        raise ModelError(
+            f"{adapter} is no adapter: it has no adapter_config.json.", "Give a PEFT folder or a GGUF file."
+        )
+    weights = weights_in(adapter)
+    found = locate(base, may_fetch=False, exported=True)
+    if found.kind != "gguf":
+        raise UsageError(f"{base} is no GGUF file, and adapters are worn by those only.",
+                         "Export it by the format gguf and serve that, or serve the adapter's run itself.")  # fmt: skip
+    header = read_header(found.path)
+    kind, keys = header.architecture, header.keys
+    heads = keys.get(f"{kind}.attention.head_count", 1)
+    shape = SimpleNamespace(
+        model_type=next((name for name, family in FAMILIES.items() if family.arch == kind), kind),
+        num_hidden_layers=keys.get(f"{kind}.block_count", 0), num_attention_heads=heads,
+        num_key_value_heads=keys.get(f"{kind}.attention.head_count_kv", heads),
+    )  # fmt: skip
+    from safetensors.torch import load_file
+
+    state = {name: tensor for one in weights for name, tensor in load_file(one).items()}
+    return write_lora_gguf(path, state, json.loads(file.read_text(encoding="utf-8")), shape)

@@ -100,11 +100,17 @@ def remove(name: str) -> int:
     return freed
 
 
-def locate(ref: str, *, may_fetch: bool = True, accept: Accept = False, tell: Tell = SILENT) -> Located:
+def locate(
+    ref: str, *, may_fetch: bool = True, accept: Accept = False, tell: Tell = SILENT, exported: bool = False
+) -> Located:
     """What `ref` means, with its weights checked. A card that is not here yet is fetched when `may_fetch`.
+
+    `exported` takes a run's GGUF file, where it has one, as answering does.
 
     Raises UsageError when nothing has that name (did you mean …), ModelError when it is broken, altered or a pickle.
     """
+    if exported:
+        return _exported(locate(ref, may_fetch=may_fetch, accept=accept, tell=tell))
     path = Path(ref).expanduser()
     if ref.startswith("hf:"):
         return _folder(_from_hub(ref[3:], may_fetch, tell), ref)
