@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import queue
 import re
-import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -20,6 +18,7 @@ from genwright import core
 from genwright.core import Example, Likelihood, Message, ModelError, Part, Request, Unlearnable, UsageError
 from genwright.nn.gguf_header import Header, read_header
 from genwright.nn.gguf_tokenizer import GgufTokenizer
+from genwright.nn.parallel import answer_many
 from genwright.nn.text import Tokens, chat_tokens, make_ready, plain_tokens, prompt_tokens
 
 _HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -55,12 +54,18 @@ class Runner(Protocol):
 
     context: int
 
+    @property
+    def pieces(self) -> Sequence[bytes]: ...
+
     def tokenize(self, text: str, *, special: bool) -> list[int]: ...
     def detokenize(self, tokens: Sequence[int]) -> str: ...
     def answer(
         self, tokens: Sequence[int], request: Request, *, seed: int, adapters: Sequence[float] = ()
     ) -> Generator[Part]: ...
     def score(self, prompt: Sequence[int], answer: Sequence[int], *, adapters: Sequence[float] = ()) -> float: ...
+    def scores(
+        self, prompt: Sequence[int], answer: Sequence[int], *, top: int = 0, adapters: Sequence[float] = ()
+    ) -> list[dict[str, Any]]: ...
     def close(self) -> None: ...
 
 
@@ -106,63 +111,26 @@ class GgufModel:
         chosen = tuple(scales.get(name, 0.0) for name in names)
         return GgufModel(self.runner, self.tokenizer, self.settings, chosen, self._seeds)
 
-    def generate(self, request: Request) -> Iterator[Part]:
+    def generate(self, request: Request) -> Generator[Part]:
         """Text deltas, then an empty part whose meta has `finish_reason`, `prompt_tokens`, `completion_tokens` and,
-        where the prompt was too long, `cut`; closing the iterator stops the decoding.
+        where the prompt was too long, `cut`; closing the iterator stops the decoding. Where `logprobs` are asked for,
+        the meta of a delta has those of its tokens, by the model alone: before penalties, biases and heat.
 
         A request whose last message is the assistant's is gone on with. Constraints are enforced while decoding,
         but for `must_include`, which cannot be. Raises UsageError for those that exclude each other.
         """
         seed = next(self._seeds) if request.seed is None else request.seed
         prompt = self.prompt(request.messages)
+        if odd := [token for token in request.logit_bias if not 0 <= token < self.tokenizer.vocab_size]:
+            raise UsageError(f"There is no token {odd[0]}: the vocabulary ends at {self.tokenizer.vocab_size - 1}.",
+                             "Correct `logit_bias`.")  # fmt: skip
         with closing(self.runner.answer(prompt.ids, request, seed=seed, adapters=self.scales)) as parts:
             for part in _up_to(request.constraints.max_words, parts):
                 yield replace(part, meta={**part.meta, "cut": prompt.cut}) if part.meta and prompt.cut else part
 
     def generate_many(self, requests: Sequence[Request]) -> Iterator[tuple[int, Message]]:
         """Answers as they are ready, `settings.parallel` at a time; closing the iterator stops those under way."""
-        work: queue.SimpleQueue[tuple[int, Request]] = queue.SimpleQueue()
-        done: queue.SimpleQueue[tuple[int, Message | Exception]] = queue.SimpleQueue()
-        stopped = threading.Event()
-        for number, request in enumerate(requests):
-            seed = next(self._seeds) if request.seed is None else request.seed
-            work.put((number, request.model_copy(update={"seed": seed})))
-
-        def answer() -> None:
-            while not stopped.is_set():
-                try:
-                    number, request = work.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    done.put((number, self._whole_answer(request, stopped)))
-                except core.GenwrightError as error:
-                    done.put((number, error))
-                    return
-
-        threads = [
-            threading.Thread(target=answer, daemon=True) for _ in range(min(self.settings.parallel, len(requests)))
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            for _ in requests:
-                number, message = done.get()
-                if isinstance(message, Exception):
-                    raise message
-                yield number, message
-        finally:
-            stopped.set()
-            for thread in threads:
-                thread.join()
-
-    def _whole_answer(self, request: Request, stopped: threading.Event) -> Message:
-        texts = []
-        for part in self.generate(request):
-            if stopped.is_set():
-                break
-            texts.append(part.text)
-        return core.assistant("".join(texts))
+        yield from answer_many(self.generate, requests, seeds=self._seeds, at_once=self.settings.parallel)
 
     def likelihood(self, examples: Sequence[Example]) -> Iterator[Likelihood]:
         """What the model makes of each reference answer and the token that ends it, as in training.
@@ -176,6 +144,21 @@ class GgufModel:
                 raise UsageError(f"Example {number} has no likelihood: {error}.", "Leave it out.") from None
             nll = -self.runner.score(prompt, answer, adapters=self.scales)
             yield Likelihood(nll, len(answer), len(example.answer.text))
+
+    def token_scores(self, text: str, top: int = 0) -> list[dict[str, Any]]:
+        """What the model makes of each token of a plain text: {"token", "bytes", "logprob", "top"}, the first without
+        a log-probability, for nothing stands before it. Raises UsageError for a text longer than the context."""
+        ids = prompt_tokens(self.tokenizer, [core.assistant(text)]).ids
+        lead = 1 if ids[:1] == [self.tokenizer.bos_token_id] else 0  # what the tokenizer puts before every text
+        if len(ids) >= self.runner.context:
+            raise UsageError(f"The text has {len(ids)} tokens; the context holds {self.runner.context}.",
+                             "Shorten it, or load the model with a larger `context`.")  # fmt: skip
+        if not ids[lead:]:
+            return []
+        first = self.runner.pieces[ids[lead]]
+        begun = {"token": first.decode("utf-8", "replace"), "bytes": list(first), "logprob": None, "top": []}
+        rest = ids[lead + 1 :]
+        return [begun, *self.runner.scores(ids[: lead + 1], rest, top=top, adapters=self.scales)] if rest else [begun]
 
     def prompt(self, messages: Sequence[Message]) -> Tokens:
         """What the model sees before it answers, cut from its start to what the context holds."""

@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from genwright.core.content import Message, Part
+from genwright.core.content import Message, Part, assistant
 from genwright.core.data import Example
 from genwright.core.errors import ModelError, UsageError
 from genwright.core.model import Encoded, Likelihood, Request, Unlearnable
 from genwright.nn import sampling
 from genwright.nn.attention import head, lm_loss
 from genwright.nn.lm import plan, sums_by_segment, supervised
+from genwright.nn.logprobs import bytes_of, figure
 from genwright.nn.packing import Packed, pack
 from genwright.nn.pretrained import Pretrained
 from genwright.nn.text import Tokens, chat_tokens, encoded, end_tokens, plain_tokens, prompt_tokens, windows
+
+_ROWS = 256  # positions whose logits are there at once
 
 
 class Decoder(Pretrained):
@@ -112,6 +116,28 @@ class Decoder(Pretrained):
                 mine, sums = sums[: len(items[index].sequences)], sums[len(items[index].sequences) :]
                 found[index] = Likelihood(-sum(mine), int(items[index].weight), len(examples[index].answer.text))
         yield from (found[i] for i in range(len(items)))
+
+    def token_scores(self, text: str, top: int = 0) -> list[dict[str, Any]]:
+        """What the model makes of each token of a plain text, in the shape of nn/logprobs; the first has no `logprob`,
+        for nothing stands before it. Raises UsageError for a text longer than the model reads."""
+        ids = prompt_tokens(self.tokenizer, [assistant(text)]).ids
+        if len(ids) > self.context:
+            raise UsageError(f"The text has {len(ids)} tokens; the model reads {self.context}.", "Shorten it.")
+        lead = 1 if ids[:1] == [self.tokenizer.bos_token_id] else 0  # what the tokenizer puts before every text
+        if not ids[lead:]:
+            return []
+        said = bytes_of(self.tokenizer, ids[lead])
+        found = [{"token": said.decode("utf-8", "replace"), "bytes": list(said), "logprob": None, "top": []}]
+        if len(ids) < lead + 2:
+            return found
+        sequence = encoded([Tokens(ids, [True] * len(ids))])
+        with self.answering():
+            rows = self._hidden(self.collate([sequence]).to(self.device))[lead:]
+            for begin in range(0, len(rows), _ROWS):
+                chances = torch.log_softmax(head(self.module, rows[begin : begin + _ROWS]).float(), -1)
+                wanted = ids[lead + 1 + begin :]
+                found += [figure(self.tokenizer, row, token, top) for row, token in zip(chances, wanted, strict=False)]
+        return found
 
     def _prompt(self, request: Request) -> Tokens:
         if not request.messages:

@@ -149,6 +149,8 @@ class Encoder(Pretrained):
 
     def generate_many(self, requests: Sequence[Request]) -> Iterator[tuple[int, Message]]:
         """Answers for many texts, packed by length."""
+        for request in requests:
+            _refuse_decoding(request)
         texts = [_question(request.messages) for request in requests]
         items = []
         for text in texts:
@@ -245,6 +247,13 @@ def class_logits(module: nn.Module, hidden: Tensor, batch: Packed) -> Tensor:
         f"The classification head of {type(inner).__name__} is not known.",
         "Use BERT, RoBERTa, DistilBERT or ModernBERT.",
     )
+
+
+def _refuse_decoding(request: Request) -> None:
+    for name in ("presence_penalty", "frequency_penalty", "logit_bias", "logprobs"):
+        if getattr(request, name) != Request.model_fields[name].default:
+            raise UsageError(f"This model sorts or fills in and decodes nothing, so it knows no `{name}`.",
+                             "Leave it out, or use a model that writes.")  # fmt: skip
 
 
 def _means(hidden: Tensor, batch: Packed) -> Tensor:

@@ -1,10 +1,11 @@
-"""The head of a GGUF file: its keys and which kinds of tensors it has, without its vocabulary and without a library."""
+"""The head of a GGUF file: its keys, its words and which kinds of tensors it has, read without a library."""
 
 from __future__ import annotations
 
 import struct
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,7 +13,7 @@ from genwright.core import ModelError
 
 _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
-_TOKENS, _TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
+_TOKENS, _TYPES, _MERGES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges"
 _MOST_TOKENS = 4_000_000
 _LONGEST = 64 << 20  # bytes of one string; chat templates are the longest that are kept
 _KINDS = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K", 11: "Q3_K",
@@ -23,12 +24,20 @@ _KINDS = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8
 class Header:
     """`keys` holds numbers and strings (arrays only as their length); `kinds` counts tensors by how they are stored.
 
-    `control` are the special tokens by id: those that are no words.
+    `tokens` are the words of the vocabulary as they are stored, `types` their kinds (3 is a control token),
+    `merges` the pairs that a byte-level vocabulary joins.
     """
 
     keys: dict[str, Any]
     kinds: Counter[str]
-    control: dict[int, str]
+    tokens: list[str]
+    types: list[int]
+    merges: list[str]
+
+    @cached_property
+    def control(self) -> dict[int, str]:
+        """The special tokens by id: those that are no words."""
+        return {i: token for i, (token, kind) in enumerate(zip(self.tokens, self.types, strict=False)) if kind == 3}
 
     @property
     def architecture(self) -> str:
@@ -61,13 +70,10 @@ def _read(file: BinaryIO) -> Header:
     if keys > 100_000 or tensors > 1_000_000:
         raise ValueError(f"it claims {keys} keys and {tensors} tensors")
     found: dict[str, Any] = {}
-    words: dict[str, list[Any]] = {_TOKENS: [], _TYPES: []}
+    words: dict[str, list[Any]] = {_TOKENS: [], _TYPES: [], _MERGES: []}
     for _ in range(keys):
         name = _string(file)
         found[name] = _value(file, _number(file, "<I"), words.get(name))
-    control = {
-        i: token for i, (token, kind) in enumerate(zip(words[_TOKENS], words[_TYPES], strict=False)) if kind == 3
-    }
     kinds: Counter[str] = Counter()
     for _ in range(tensors):
         _string(file)
@@ -75,7 +81,7 @@ def _read(file: BinaryIO) -> Header:
         kind = _number(file, "<I")
         kinds[_KINDS.get(kind, str(kind))] += 1
         file.seek(8, 1)
-    return Header(found, kinds, control)
+    return Header(found, kinds, words[_TOKENS], words[_TYPES], words[_MERGES])
 
 
 def _value(file: BinaryIO, kind: int, kept: list[Any] | None) -> Any:

@@ -27,6 +27,7 @@ class GgufTokenizer:
         self.chat_template = header.chat_template
         self.added_tokens_decoder = {i: SimpleNamespace(content=t, special=True) for i, t in header.control.items()}
         self.all_special_ids, self.all_special_tokens = list(header.control), list(header.control.values())
+        self.vocab_size = len(header.tokens)
         keys = header.keys
         names = {"bos": "bos", "eos": "eos", "sep": "seperator", "pad": "padding", "unk": "unknown"}  # their spelling
         self.special_tokens_map = {}

@@ -13,13 +13,17 @@ import subprocess
 import sys
 import tempfile
 import weakref
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from genwright.core import MissingExtra, ModelError, Part, Request, UsageError
 
+from .gguf_header import read_header
+from .gguf_words import pieces_of
 from .grammar import grammar_of, only
 
 WORKER = Path(__file__).with_name("llama_worker.py")
@@ -47,7 +51,6 @@ class LlamaCpp:
             if not file.is_file():
                 raise ModelError(f"There is no file {file}.", "Give a GGUF file.")
         self.path, self.parallel = path, parallel
-        self._pieces: dict[int, str] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="gw-"))  # mode 0700: the socket is ours alone
         self._socket = str(self._folder / "llama.sock")
         self._key = secrets.token_urlsafe(32)
@@ -122,18 +125,22 @@ class LlamaCpp:
         """
         options: dict[str, Any] = {
             "n_predict": request.max_new_tokens, "temperature": request.temperature, "top_p": request.top_p,
-            "top_k": request.top_k, "min_p": 0.0, "repeat_penalty": request.repetition_penalty,
-            "repeat_last_n": self.context,
-            "samplers": ["penalties", "temperature", "top_k", "top_p"], "seed": seed % 0xFFFFFFFF,
-            "stop": list(request.stop),
+            "top_k": request.top_k, "min_p": 0.0, "samplers": ["penalties", "temperature", "top_k", "top_p"],
+            "seed": seed % 0xFFFFFFFF, "stop": list(request.stop), **_penalties(tokens, request, self.context),
+            **self.scaled(adapters),
         }  # fmt: skip
         grammar = grammar_of(request.constraints)
         if grammar:
             options["grammar"] = grammar
-        with closing(self.complete(tokens, **options, **self.scaled(adapters))) as events:
+        if request.logprobs is not None:
+            options["n_probs"] = max(1, request.logprobs)
+        told = _Told(self, tokens, request.logprobs or 0, self.scaled(adapters))
+        with closing(self.complete(tokens, **options)) as events:
             for event in events:
+                told.hear(event)
                 if event["content"]:
-                    yield Part(text=event["content"])
+                    meta = None if request.logprobs is None else {"logprobs": told.entries(event["content"])}
+                    yield Part(text=event["content"], meta=meta)
                 if event["stop"]:
                     why = "length" if event["stop_type"] == "limit" else "stop"
                     yield Part(meta={"finish_reason": why, "prompt_tokens": event["tokens_evaluated"],
@@ -144,56 +151,78 @@ class LlamaCpp:
         return {"lora": [{"id": number, "scale": scale} for number, scale in enumerate(adapters)]} if adapters else {}
 
     def score(self, prompt: Sequence[int], answer: Sequence[int], *, adapters: Sequence[float] = ()) -> float:
-        """log P(answer | prompt) in nats, over exactly these tokens.
+        """log P(answer | prompt) in nats, over exactly these tokens."""
+        return sum(one["logprob"] for one in self.scores(prompt, answer, adapters=adapters))
+
+    def scores(
+        self, prompt: Sequence[int], answer: Sequence[int], *, top: int = 0, adapters: Sequence[float] = ()
+    ) -> list[dict[str, Any]]:
+        """How likely each token of the answer is behind those before it, and the `top` likeliest in its place.
 
         llama.cpp reports how likely a token was before grammars and biases touched it, so we lead it along the answer:
         by a grammar of token ids as far as that reaches, and token by token by a bias where it does not (the last
         token, for grammars cannot hold an end of turn; and pieces of a character).
         """
-        total, done, options = 0.0, 0, self.scaled(adapters)
-        whole = self._whole(answer)
-        while done < len(answer):
-            run = 0
-            while done + run < len(answer) - 1 and whole[done + run]:
+        found: list[dict[str, Any]] = []
+        while len(found) < len(answer):
+            done = run = len(found)
+            while run < len(answer) - 1 and self._is_whole(answer[run]):
                 run += 1
-            before = [*prompt, *answer[:done]]
-            if run:
-                wanted = answer[done : done + run]
-                total += sum(self._led(before, wanted, grammar=only(wanted), **options))
+            before, options = [*prompt, *answer[:done]], self.scaled(adapters)
+            if run > done:
+                wanted = answer[done:run]
+                led = self._led(before, wanted, grammar=only(wanted), n_probs=max(1, top), **options)
+                found += [self.entry(one, top) for one in led]
             else:
-                total += self._one(before, answer[done], **options)
-            done += max(run, 1)
-        return total
+                found.append(self.chance(before, answer[done], top, **options))
+        return found
 
-    def _led(self, prompt: Sequence[int], wanted: Sequence[int], **options: Any) -> list[float]:
-        seen = [found for event in self.complete(prompt, n_predict=len(wanted), temperature=0.0, n_probs=1, **options)
-                for found in event.get("completion_probabilities", [])]  # fmt: skip
-        if seen and [found["id"] for found in seen] != list(wanted):
-            raise ModelError("llama.cpp did not follow the tokens of the reference answer.", "Please report the model.")
-        return [float(found["logprob"]) for found in seen]
-
-    def _one(self, prompt: Sequence[int], token: int, **options: Any) -> float:
-        found = self._led(prompt, [token], logit_bias=[[token, 1e6]], **options)
+    def chance(self, prompt: Sequence[int], token: int, top: int, **options: Any) -> dict[str, Any]:
+        """How likely one token is behind others, in the shape of `scores`."""
+        found = self._led(prompt, [token], logit_bias=[[token, 1e6]], n_probs=max(1, top), **options)
         if found:
-            return found[0]
+            return self.entry(found[0], top)
         other = self.tokenize("a", special=False)[0]  # the beginning of a character is not reported; a letter is, and
         for count in (1000, 1 << 20):  # what else was likely in its place
             for event in self.complete(prompt, n_predict=1, temperature=0.0, logit_bias=[[other, 1e6]],
-                                       **options | {"n_probs": count}):  # fmt: skip
+                                       n_probs=count, **options):  # fmt: skip
                 for probability in event.get("completion_probabilities", []):
-                    for candidate in probability["top_logprobs"]:
+                    likely = probability["top_logprobs"]
+                    for candidate in likely:
                         if candidate["id"] == token:
-                            return float(candidate["logprob"])
+                            return self.entry(candidate | {"top_logprobs": likely}, top)
         raise ModelError(f"llama.cpp does not say how likely the token {token} is.", "Please report the model.")
 
-    def _whole(self, tokens: Sequence[int]) -> list[bool]:
-        """Which tokens are whole characters, not a part of one that takes several tokens."""
-        return ["�" not in self._piece(token) for token in tokens]
+    def _led(self, prompt: Sequence[int], wanted: Sequence[int], **options: Any) -> list[dict[str, Any]]:
+        seen = [found for event in self.complete(prompt, n_predict=len(wanted), temperature=0.0, **options)
+                for found in event.get("completion_probabilities", [])]  # fmt: skip
+        if seen and [found["id"] for found in seen] != list(wanted):
+            raise ModelError("llama.cpp did not follow the tokens of the reference answer.", "Please report the model.")
+        return seen
 
-    def _piece(self, token: int) -> str:
-        if token not in self._pieces:
-            self._pieces[token] = self.detokenize([token])
-        return self._pieces[token]
+    @cached_property
+    def pieces(self) -> list[bytes]:
+        """What each token says."""
+        return pieces_of(read_header(self.path))
+
+    def entry(self, found: dict[str, Any], top: int) -> dict[str, Any]:
+        """A token's figures in the shape of nn/logprobs. Its bytes by our own table: llama.cpp's are those of the text
+        that it let out at that moment."""
+
+        def one(said: dict[str, Any]) -> dict[str, Any]:
+            piece = self.pieces[said["id"]]
+            token = piece.decode("utf-8", "replace")
+            return {"token": token, "bytes": list(piece), "logprob": max(-9999.0, said["logprob"])}
+
+        return one(found) | {"top": [one(other) for other in found["top_logprobs"][:top]]}
+
+    def _is_whole(self, token: int) -> bool:
+        """Whether a token is whole characters, not a part of one that takes several tokens."""
+        try:
+            self.pieces[token].decode()
+        except UnicodeDecodeError:
+            return False
+        return True
 
     def close(self) -> None:
         """End the process and give its memory back; calling twice is fine."""
@@ -241,6 +270,49 @@ class LlamaCpp:
         return ModelError(f"The process that runs {self.path.name} {what}.", "Load the model again.")
 
 
+class _Told:
+    """The log-probabilities of an answer's tokens, as they belong to its text.
+
+    llama.cpp holds a token's text back while it may begin a stop word, so its figures wait for the text too. It does
+    not report the first tokens of a character that takes several: these are looked up afterwards.
+    """
+
+    def __init__(self, runner: LlamaCpp, prompt: Sequence[int], top: int, options: dict[str, Any]):
+        self.runner, self.top, self.options = runner, top, options
+        self.before = list(prompt)
+        self.waiting: list[dict[str, Any]] = []
+
+    def hear(self, event: dict[str, Any]) -> None:
+        self.waiting += event.get("completion_probabilities", [])
+
+    def entries(self, text: str) -> list[dict[str, Any]]:
+        """Those of the tokens that made this text."""
+        made, left = [], text.encode("utf-8", "replace")
+        for found in self.waiting:
+            own = self.runner.pieces[found["id"]]
+            if own and not left:  # it is of a stop word
+                break
+            place = max(0, left.find(own))
+            for token in self._unreported(left[:place], found["id"]):
+                made.append(self.runner.chance(self.before, token, self.top, **self.options))
+                self.before.append(token)
+            left = left[place + len(own) :]
+            made.append(self.runner.entry(found, self.top))
+            self.before.append(found["id"])
+        self.waiting = []
+        return made
+
+    def _unreported(self, lead: bytes, last: int) -> Sequence[int]:
+        """The tokens that say `lead`, the beginning of a character whose last token was reported."""
+        if not lead:
+            return ()
+        pieces = self.runner.pieces
+        tokens = self.runner.tokenize((lead + pieces[last]).decode("utf-8", "ignore"), special=False)
+        if tokens[-1:] == [last] and b"".join(pieces[token] for token in tokens[:-1]) == lead:
+            return tokens[:-1]
+        return [pieces.index(bytes([byte])) for byte in lead if bytes([byte]) in pieces]
+
+
 class _Connection(http.client.HTTPConnection):
     """http.client over a Unix socket."""
 
@@ -251,6 +323,22 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.connect(self.place)
+
+
+def _penalties(prompt: Sequence[int], request: Request, context: int) -> dict[str, Any]:
+    """Penalties and biases in llama.cpp's words.
+
+    Its penalties count the prompt's tokens as said before; OpenAI's presence and frequency penalties do not, so a bias
+    gives the prompt's tokens back what they lose. Exact for frequency; by presence, a token of the prompt is then not
+    penalised at all. The bias comes before the division by a repetition penalty, hence the product.
+    """
+    bias = dict(request.logit_bias)
+    presence, frequency, repetition = request.presence_penalty, request.frequency_penalty, request.repetition_penalty
+    if presence or frequency:
+        for token, count in Counter(prompt).items():
+            bias[token] = bias.get(token, 0.0) + repetition * (presence + frequency * count)
+    penalties = {"repeat_penalty": repetition, "presence_penalty": presence, "frequency_penalty": frequency}
+    return penalties | {"repeat_last_n": context, "logit_bias": [[token, value] for token, value in bias.items()]}
 
 
 def _error(said: dict[str, Any]) -> UsageError | ModelError:

@@ -1,129 +1,116 @@
 """The process in which OpenVINO runs: JSON lines in, JSON lines out, all requests decoded together.
 
-Its step holds the interpreter's lock, so it would stall a server in the same process. It imports nothing of Genwright.
+Its step holds the interpreter's lock, so it would stall a server in the same process. Between two steps the processor
+idles, so little is done there: tokens leave as numbers, one line for all answers. It imports nothing of Genwright.
 """
 
 import json
 import os
-import queue
-import sys
-import threading
+import select
+from collections.abc import Iterator
 from typing import Any
 
 
-class Answer:
-    """A request under way: what was read of it so far, and how much of its text was sent."""
-
-    def __init__(self, handle: Any, stop: list[str]):
-        self.handle, self.stop = handle, stop
-        self.tokens: list[int] = []
-        self.start = 0  # characters that were sent
-
-
 def main() -> None:
-    """Load the file that the first line names, then answer until stdin closes."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    """Load the model that the first line names, then answer until stdin closes."""
+    out = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
-    options = json.loads(sys.stdin.readline())
+    lines = Lines(0)
+    options = lines.take(wait=True)[0]
     import openvino_genai as genai
 
     scheduler = genai.SchedulerConfig()
-    scheduler.enable_prefix_caching = True
-    scheduler.max_num_seqs = options["parallel"]
-    threads = {"INFERENCE_NUM_THREADS": options["threads"]}
+    for name, value in options["scheduler"].items():
+        setattr(scheduler, name, value)
     try:
-        pipe = genai.ContinuousBatchingPipeline(options["path"], scheduler, "CPU", threads)
+        pipe = genai.ContinuousBatchingPipeline(options["path"], scheduler, "CPU", options["properties"])
     except (RuntimeError, ValueError) as error:
-        print(json.dumps({"error": str(error)}), file=out, flush=True)
+        _send(out, {"error": str(error)})
         os._exit(1)
-    print(json.dumps({"ready": True}), file=out, flush=True)
-    orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(orders,), daemon=True).start()
-    _work(pipe, genai, orders, out)
+    _send(out, {"ready": True})
+    if not options.get("only_convert"):
+        Work(pipe, genai, out).go_on(lines)
+    os._exit(0)
 
 
-def _listen(orders: "queue.SimpleQueue[Any]") -> None:
-    for line in sys.stdin:
-        orders.put(json.loads(line))
-    os._exit(0)  # our parent let go of us, or died
+class Lines:
+    """JSON lines from a file descriptor, without a thread: a thread would wait for the lock that a step holds."""
+
+    def __init__(self, number: int):
+        self.number, self.rest = number, b""
+
+    def take(self, *, wait: bool) -> list[Any]:
+        """What has come; at least one when told to wait. Ends the process when whoever sends has gone."""
+        found: list[Any] = []
+        while (wait and not found) or select.select([self.number], [], [], 0)[0]:
+            data = os.read(self.number, 1 << 20)
+            if not data:
+                os._exit(0)
+            *whole, self.rest = (self.rest + data).split(b"\n")
+            found += map(json.loads, whole)
+        return found
 
 
-def _work(pipe: Any, genai: Any, orders: "queue.SimpleQueue[Any]", out: Any) -> None:
-    """Take orders while there are some, then one step for all answers, then send what it brought."""
-    words = pipe.get_tokenizer()
-    running: dict[int, Answer] = {}
-    while True:
-        while not running or not orders.empty():
-            _obey(orders.get(), pipe, genai, words, running, out)
-        pipe.step()
-        for number, answer in list(running.items()):
-            end = _read(answer, words, out, number)
+class Work:
+    """Takes orders while there are some, then one step for all answers, then sends what it brought."""
+
+    def __init__(self, pipe: Any, genai: Any, out: int):
+        self.pipe, self.genai, self.out = pipe, genai, out
+        self.running: dict[int, Any] = {}
+
+    def go_on(self, lines: Lines) -> None:
+        while True:
+            busy = self.pipe.has_non_finished_requests()
+            for order in lines.take(wait=not busy):
+                self.obey(order)
+            if self.pipe.has_non_finished_requests():
+                self.pipe.step()
+                if news := list(self.news()):
+                    _send(self.out, {"news": news})
+
+    def news(self) -> Iterator[list[Any]]:
+        """[number, tokens, why it ended or "", log-probabilities] of each answer that went on."""
+        for number, (handle, with_chances) in list(self.running.items()):
+            tokens, chances, end = [], [], ""
+            while handle.can_read():
+                found = handle.read()[0]
+                tokens += found.generated_ids
+                if with_chances:
+                    chances += found.generated_log_probs
+                reason = str(found.finish_reason).rpartition(".")[2]
+                end = {"STOP": "stop", "LENGTH": "length"}.get(reason, end)
             if end:
-                del running[number]
-                _send(out, number, end=end, count=len(answer.tokens))
+                del self.running[number]
+            if tokens or end:
+                yield [number, tokens, end, chances]
 
+    def obey(self, order: Any) -> None:
+        number = order["id"]
+        if order["do"] == "cancel":
+            if number in self.running:
+                self.running.pop(number)[0].cancel()
+        elif handle := self.begun(number, order):
+            self.running[number] = (handle, bool(order["config"].get("logprobs")))
 
-def _obey(order: Any, pipe: Any, genai: Any, words: Any, running: dict[int, Answer], out: Any) -> None:
-    import numpy as np
-    import openvino
+    def begun(self, number: int, order: Any) -> Any:
+        import numpy as np
+        import openvino
 
-    number = order["id"]
-    if order["do"] == "tokenize":
-        found = words.encode(order["text"], add_special_tokens=False).input_ids.data[0].tolist()
-        _send(out, number, tokens=found)
-    elif order["do"] == "detokenize":
-        _send(out, number, text=words.decode(order["tokens"], skip_special_tokens=False))
-    elif order["do"] == "cancel":
-        if number in running:
-            running.pop(number).handle.cancel()
-    else:
-        config = genai.GenerationConfig()
+        config = self.genai.GenerationConfig()
         for name, value in order["config"].items():
             setattr(config, name, set(value) if name == "stop_token_ids" else value)
         tokens = openvino.Tensor(np.array([order["tokens"]], dtype=np.int64))
         try:
-            handle = pipe.add_request(number, tokens, config)
+            return self.pipe.add_request(number, tokens, config)
         except (RuntimeError, ValueError) as error:
-            _send(out, number, error=str(error))
-            return
-        if order["do"] == "score":
-            while pipe.has_non_finished_requests():
-                pipe.step()
-            _send(out, number, logprobs=list(handle.read_all()[0].generated_log_probs))
-        else:
-            running[number] = Answer(handle, order["stop"])
+            _send(self.out, {"id": number, "error": str(error)})
+            return None
 
 
-def _read(answer: Answer, words: Any, out: Any, number: int) -> str:
-    """Send the text that is whole and can be part of no stop word; says why the answer ended, once it has."""
-    end = ""
-    while answer.handle.can_read():
-        found = answer.handle.read()[0]
-        answer.tokens += found.generated_ids
-        reason = str(found.finish_reason).rpartition(".")[2]
-        end = {"STOP": "stop", "LENGTH": "length"}.get(reason, end)
-    text = words.decode(answer.tokens, skip_special_tokens=True)[answer.start :]
-    cut = min((place for stop in answer.stop if (place := text.find(stop)) >= 0), default=-1)
-    if cut >= 0:
-        answer.handle.cancel()
-        _send(out, number, text=text[:cut])
-        return "stop"
-    held = 0 if end else max((_begun(text, stop) for stop in answer.stop), default=0)
-    if not end:
-        held = max(held, len(text) - len(text.rstrip("\ufffd")))  # a character that is not whole yet
-    if text[: len(text) - held]:
-        _send(out, number, text=text[: len(text) - held])
-        answer.start += len(text) - held
-    return end
-
-
-def _begun(text: str, stop: str) -> int:
-    """How many characters at the end of the text begin the stop word."""
-    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
-
-
-def _send(out: Any, number: int, **facts: Any) -> None:
-    print(json.dumps({"id": number, **facts}), file=out, flush=True)
+def _send(out: int, facts: Any) -> None:
+    data = json.dumps(facts).encode() + b"\n"
+    while data:
+        data = data[os.write(out, data) :]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ deltas that never split a character nor show the beginning of a stop string.
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache as cache_once
@@ -17,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from genwright.core.content import Message, Part
+from genwright.core.errors import UsageError
 from genwright.core.model import Request
 from genwright.nn.attention import bare, head, learned_prompt
 from genwright.nn.constrain import Constrained, constrained
+from genwright.nn.logprobs import begun_within, figure
 
 ROWS = 16  # rows that are decoded together
 SLOTS = 32_768  # tokens, padding counted, whose keys and values are kept at once
@@ -54,6 +57,8 @@ class Row:
     facts: dict[str, Any] = field(default_factory=dict)  # for the last part's meta
     ids: list[int] = field(default_factory=list)
     logprob: float = 0.0
+    figures: list[dict[str, Any]] = field(default_factory=list)  # of tokens whose text has not left yet
+    told: int = 0  # tokens that have their figures
 
     def __post_init__(self) -> None:
         self.random = torch.Generator()
@@ -66,7 +71,8 @@ class Row:
 @torch.no_grad()
 def decode(steps: Steps, rows: Sequence[Row], tokenizer: Any, ends: Collection[int]) -> Iterator[tuple[int, Part]]:
     """Draw all rows together; yields (row, text delta) as they come. The last part of a row is empty and says in `meta`
-    why it ended ("stop" or "length"), its tokens, and the log-probability of what was drawn."""
+    why it ended ("stop" or "length"), its tokens, and the log-probability of what was drawn. Where the request wants
+    `logprobs`, a delta's meta has those of its tokens."""
     open_rows = list(range(len(rows)))
     texts = [Text(tokenizer, row.prompt[len(row.prompt) - row.context :], row.request.stop) for row in rows]
     logits = steps.start()
@@ -76,8 +82,9 @@ def decode(steps: Steps, rows: Sequence[Row], tokenizer: Any, ends: Collection[i
         for place, (index, token) in enumerate(zip(open_rows, tokens, strict=True)):
             row, text = rows[index], texts[index]
             why, delta = _take(row, text, token, ends)
+            meta = _figures(row, text, token, logits[place], delta)
             if delta:
-                yield index, Part(text=delta)
+                yield index, Part(text=delta, meta=meta)
             if why:
                 yield index, Part(meta=_facts(row, why))
             else:
@@ -93,10 +100,14 @@ def decode(steps: Steps, rows: Sequence[Row], tokenizer: Any, ends: Collection[i
 def answers(parts: Iterator[tuple[int, Part]], count: int) -> Iterator[tuple[int, Message]]:
     """Whole answers out of the deltas of many rows, as they are ready."""
     words: list[list[str]] = [[] for _ in range(count)]
+    figures: list[list[dict[str, Any]]] = [[] for _ in range(count)]
     for index, part in parts:
         words[index].append(part.text)
-        if part.meta is not None:
-            yield index, Message("assistant", (Part(text="".join(words[index]), meta=part.meta),))
+        meta = part.meta or {}
+        figures[index] += meta.get("logprobs", ())
+        if "finish_reason" in meta:
+            meta = meta | ({"logprobs": figures[index]} if figures[index] else {})
+            yield index, Message("assistant", (Part(text="".join(words[index]), meta=meta),))
 
 
 def batches(lengths: Sequence[int], budgets: Sequence[int]) -> list[list[int]]:
@@ -277,8 +288,7 @@ def _growing_layer() -> Any:
 
 def _choose(logits: Tensor, rows: Sequence[Row], texts: Sequence[Text], ends: Collection[int]) -> list[int]:
     """One token a row."""
-    plain = all(r.constraint is None and not r.request.temperature and r.request.repetition_penalty == 1 for r in rows)
-    if plain:
+    if all(_is_plain(row) for row in rows):
         tokens = logits.argmax(1)
         surprise = torch.logsumexp(logits, 1) - logits.gather(1, tokens[:, None])[:, 0]
         for row, nats in zip(rows, surprise.tolist(), strict=True):
@@ -289,12 +299,8 @@ def _choose(logits: Tensor, rows: Sequence[Row], texts: Sequence[Text], ends: Co
 
 def _choose_one(logits: Tensor, row: Row, text: Text, ends: Collection[int]) -> int:
     request, rule = row.request, row.constraint
-    raw = logits = logits.float().cpu()
-    if request.repetition_penalty != 1:
-        said = torch.tensor(sorted({*row.prompt, *row.ids}))
-        old = logits[said]
-        logits = logits.clone()
-        logits[said] = torch.where(old > 0, old / request.repetition_penalty, old * request.repetition_penalty)
+    raw = logits.float().cpu()
+    logits = _penalised(raw.clone(), row)
     if rule is not None:
         logits = rule.mask(logits, text.whole)
     token = draw(logits, request, row.random)
@@ -308,6 +314,42 @@ def _choose_one(logits: Tensor, row: Row, text: Text, ends: Collection[int]) -> 
         token = draw(logits, request, row.random)
     row.logprob += float(raw[token] - torch.logsumexp(raw, 0))
     return token
+
+
+def _is_plain(row: Row) -> bool:
+    asked = row.request
+    changed = asked.temperature or asked.presence_penalty or asked.frequency_penalty or asked.logit_bias
+    return row.constraint is None and not changed and asked.repetition_penalty == 1
+
+
+def _penalised(logits: Tensor, row: Row) -> Tensor:
+    """Logits (V,) after biases, the repetition penalty (over prompt and answer, arXiv 1909.05858) and OpenAI's presence
+    and frequency penalties (over the answer), in llama.cpp's order."""
+    request = row.request
+    if request.logit_bias:
+        logits[list(request.logit_bias)] += torch.tensor(list(request.logit_bias.values()))
+    if request.repetition_penalty != 1:
+        said = torch.tensor(sorted({*row.prompt, *row.ids}))
+        old = logits[said]
+        logits[said] = torch.where(old > 0, old / request.repetition_penalty, old * request.repetition_penalty)
+    if row.ids and (request.presence_penalty or request.frequency_penalty):
+        counts = Counter(row.ids)
+        often = torch.tensor(list(counts.values()), dtype=torch.float32)
+        logits[list(counts)] -= request.presence_penalty + request.frequency_penalty * often
+    return logits
+
+
+def _figures(row: Row, text: Text, token: int, logits: Tensor, delta: str) -> dict[str, Any] | None:
+    """The meta of a delta: the log-probabilities of its tokens, where they are wanted; others wait for their text."""
+    if row.request.logprobs is None:
+        return None
+    if len(row.ids) > row.told:
+        row.told = len(row.ids)
+        row.figures.append(figure(text.tokenizer, torch.log_softmax(logits.float(), 0), token, row.request.logprobs))
+    if not delta:
+        return None
+    figures, row.figures = row.figures, []
+    return {"logprobs": begun_within(figures, delta) if text.stopped else figures}
 
 
 def draw(logits: Tensor, request: Request, random: torch.Generator) -> int:
@@ -352,7 +394,13 @@ def prepare(
     requests: Sequence[Request], prompts: Sequence[list[int]], *, tokenizer: Any, ends: Collection[int],
     vocabulary: int, room: int, plain: Sequence[bool], facts: Sequence[dict[str, Any]],
 ) -> list[Row]:  # fmt: skip
-    """Rows for `decode`. `room` is the model's length; `plain` rows are read behind the text they go on with."""
+    """Rows for `decode`. `room` is the model's length; `plain` rows are read behind the text they go on with.
+
+    Raises UsageError for a bias of a token that there is not, or for a constraint that cannot be enforced.
+    """
+    if odd := [token for request in requests for token in request.logit_bias if not 0 <= token < vocabulary]:
+        raise UsageError(f"There is no token {odd[0]}: the vocabulary ends at {vocabulary - 1}.",
+                         "Correct `logit_bias`.")  # fmt: skip
     return [
         Row(
             request, prompt, max(1, min(request.max_new_tokens, room - len(prompt))),

@@ -16,7 +16,6 @@ import pytest
 from genwright.core import Constraints, Example, ModelError, Part, Request, UsageError, assistant, system, user
 from genwright.engines import gguf
 from genwright.formats import gguf as gguf_format
-from genwright.nn.gguf_header import read_header
 from tests.formats.tiny import EXAMPLES, SENTENCES, tiny_run
 
 
@@ -212,6 +211,93 @@ def test_words_are_counted_while_decoding(model: gguf.GgufModel, low: int | None
             assert (low or 0) <= words <= (high or 1000)
 
 
+# -- penalties, biases, log-probabilities -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> Any:
+    """The same weights in transformers."""
+    from genwright.engines import causal_lm
+
+    return causal_lm.load(folder / "base" / "base", causal_lm.Settings(dtype="float32"))
+
+
+def _figures(model: Any, request: Request) -> list[dict[str, Any]]:
+    return [entry for part in model.generate(request) for entry in (part.meta or {}).get("logprobs", [])]
+
+
+FRESH = "xyz"  # none of whose tokens the taught answers hold
+
+
+def test_penalties_are_those_of_the_reference(model: gguf.GgufModel, reference: Any) -> None:
+    free = _told(model, _ask(FRESH, max_new_tokens=40))
+    for options in ({"frequency_penalty": 2.0}, {"frequency_penalty": -1.5},
+                    {"frequency_penalty": 1.0, "repetition_penalty": 1.2}):  # fmt: skip
+        asked = _ask(FRESH, max_new_tokens=40, **options)
+        assert _told(model, asked) == _told(reference, asked) != free
+    asked = _ask(FRESH, max_new_tokens=40, presence_penalty=2.0)
+    assert _told(model, asked) != _told(model, _ask(FRESH, max_new_tokens=40))
+
+
+def test_a_bias_forces_and_bans_tokens(model: gguf.GgufModel, reference: Any) -> None:
+    bread = model.tokenizer("a warm coat")["input_ids"]
+    for bias in ({bread[-1]: 100.0}, dict.fromkeys(bread, -100.0), {bread[0]: 3.0}):
+        asked = _ask(max_new_tokens=20, logit_bias=bias)
+        assert _told(model, asked) == _told(reference, asked)
+    with pytest.raises(UsageError, match="no token 4000"):
+        _told(model, _ask(logit_bias={4000: 1.0}))
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 3}, {"logit_bias": {30: 9.0}},
+                                     {"frequency_penalty": 2.0}])  # fmt: skip
+def test_log_probabilities_are_those_of_the_model_itself(
+    model: gguf.GgufModel, reference: Any, options: dict[str, Any]
+) -> None:
+    """Also of characters that take several tokens, whose first ones llama.cpp does not report."""
+    import torch
+
+    for text in SENTENCES[:3]:
+        request = _ask(text, max_new_tokens=60, logprobs=4, **options)
+        *parts, last = model.generate(request)
+        entries = _figures(model, request)
+        said = b"".join(bytes(entry["bytes"]) for entry in entries)
+        assert said.decode("utf-8", "replace") == "".join(part.text for part in parts)
+        assert last.meta
+        ended = last.meta["finish_reason"] == "stop"
+        assert len(entries) == last.meta["completion_tokens"] - ended
+        prompt, tokens = model.prompt(request.messages).ids, []
+        for entry in entries:
+            piece = bytes(entry["bytes"])
+            chances = torch.log_softmax(reference.module(torch.tensor([prompt + tokens])).logits[0, -1].detach(), 0)
+            alike = [token for token, own in enumerate(model.runner.pieces) if own == piece]
+            token = min(alike, key=lambda one: abs(chances[one].item() - entry["logprob"]))
+            assert entry["logprob"] == pytest.approx(chances[token].item(), abs=0.03)
+            assert [one["logprob"] for one in entry["top"]] == pytest.approx(chances.topk(4).values.tolist(), abs=0.03)
+            tokens.append(token)
+
+
+def test_a_stop_word_takes_its_figures_with_it(model: gguf.GgufModel) -> None:
+    request = _ask(max_new_tokens=60, stop=("bread",), logprobs=0)
+    entries = _figures(model, request)
+    said = [bytes(entry["bytes"]).decode() for entry in entries]
+    text = _told(model, request)
+    assert "".join(said[:-1]) in text  # the last token begins before the stop word, and may reach into it
+    assert "".join(said).startswith(text)
+    assert all(entry["top"] == [] for entry in entries)
+
+
+def test_a_given_text_is_scored_as_by_the_reference(model: gguf.GgufModel, reference: Any) -> None:
+    for text in (SENTENCES[3], "The ferry leaves", "T", ""):
+        ours, theirs = model.token_scores(text, 3), reference.token_scores(text, 3)
+        assert [(e["token"], e["bytes"]) for e in ours] == [(e["token"], e["bytes"]) for e in theirs]
+        assert [e["logprob"] for e in ours[:1]] == [None] * len(ours[:1])
+        assert [e["logprob"] for e in ours[1:]] == pytest.approx([e["logprob"] for e in theirs[1:]], abs=0.01)
+        for one, other in zip(ours, theirs, strict=True):
+            assert [e["bytes"] for e in one["top"]] == [e["bytes"] for e in other["top"]]
+    with pytest.raises(UsageError, match="the context holds 256"):
+        model.token_scores("bird " * 300)
+
+
 # -- likelihood -------------------------------------------------------------------------------------------------------
 
 
@@ -297,7 +383,9 @@ def test_openvino_never_gets_an_adapter(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def fast(folder: Path) -> Iterator[gguf.GgufModel]:
     pytest.importorskip("openvino_genai")
-    opened = _open(folder / "base8.gguf", runner="openvino")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENWRIGHT_HOME", str(folder / "home"))
+        opened = _open(folder / "base8.gguf", runner="openvino")
     yield opened
     opened.close()
 
@@ -331,6 +419,25 @@ def test_openvino_obeys_stop_seed_and_constraints_and_scores(fast: gguf.GgufMode
     )
 
 
+def test_openvino_penalises_and_reports_like_the_reference(
+    fast: gguf.GgufModel, model: gguf.GgufModel, reference: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(type(fast.runner), "_llama", None)  # it does these itself
+    for options in ({"frequency_penalty": 2.0}, {"presence_penalty": 2.0}):
+        asked = _ask(max_new_tokens=30, **options)
+        assert _told(fast, asked) == _told(reference, asked)
+    for stop in ((), ("bread",)):
+        asked = _ask(max_new_tokens=60, logprobs=0, stop=stop)
+        ours, theirs = _figures(fast, asked), _figures(model, asked)
+        assert [e["bytes"] for e in ours] == [e["bytes"] for e in theirs]
+        assert [e["logprob"] for e in ours] == pytest.approx([e["logprob"] for e in theirs], abs=0.05)
+    monkeypatch.undo()
+    asked = _ask(logprobs=2, temperature=1.0, seed=1)
+    assert [e["bytes"] for e in _figures(fast, asked)] == [e["bytes"] for e in _figures(model, asked)]
+    bias = {fast.tokenizer("b")["input_ids"][0]: 100.0}
+    assert set(_told(fast, _ask(logit_bias=bias))) == {"b"}
+
+
 def test_openvino_stops_when_closed_and_takes_no_adapter(fast: gguf.GgufModel) -> None:
     stream = fast.generate(_ask(max_new_tokens=200, temperature=3.0, seed=1))
     next(stream)
@@ -341,16 +448,37 @@ def test_openvino_stops_when_closed_and_takes_no_adapter(fast: gguf.GgufModel) -
 
 
 def test_what_openvino_reads_badly_goes_through_8_bits(tmp_path: Path, monkeypatch: Any) -> None:
-    from genwright.nn.openvino import readable
+    """Read directly, Q4_1 would be another model: the probe scores a fifth of a nat a token apart at the least."""
+    monkeypatch.setenv("GENWRIGHT_HOME", str(tmp_path / "home"))
+    path = tmp_path / "small.gguf"
+    _export(tiny_run(tmp_path / "small", teach=True), path, quantization="q4_1")
+    model = _open(path, runner="openvino")
+    facts = json.loads(next((tmp_path / "home").rglob("compared.json")).read_text())
+    assert facts["nats_apart"] < 0.05
+    assert not list((tmp_path / "home").rglob("*.gguf"))
+    model.close()
+
+
+def test_what_openvino_made_of_a_file_is_kept_and_not_compared_again(
+    folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from genwright.nn import openvino
 
     monkeypatch.setenv("GENWRIGHT_HOME", str(tmp_path / "home"))
-    for quantization in ("q4_1", "q8_0"):
-        path = tmp_path / f"{quantization}.gguf"
-        _export(tiny_run(tmp_path / quantization), path, quantization=quantization)
-        made = readable(path, read_header(path))
-        assert set(read_header(made).kinds) == {"F32", "Q8_0"}
-        assert (made == path) == (quantization == "q8_0")
-        assert readable(path, read_header(path)) == made
+    first = _open(folder / "base8.gguf", runner="openvino")
+    said = _told(first, _ask())
+    first.close()
+    monkeypatch.setattr(openvino.OpenVino, "_compared", None)
+    again = _open(folder / "base8.gguf", runner="openvino")
+    assert _told(again, _ask()) == said
+    again.close()
+    noted = next((tmp_path / "home").rglob("compared.json"))
+    noted.write_text(json.dumps(json.loads(noted.read_text()) | {"why": "it misreads this file."}))
+    with pytest.raises(UsageError, match="it misreads this file"):
+        _open(folder / "base8.gguf", runner="openvino")
+    other = _open(folder / "base8.gguf", runner="auto")
+    assert "misreads" in other.notes[0]
+    other.close()
 
 
 def test_auto_says_why_it_is_not_openvino(tmp_path: Path) -> None:

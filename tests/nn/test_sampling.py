@@ -5,7 +5,7 @@ import collections
 import pytest
 import torch
 
-from genwright.core import Request, user
+from genwright.core import Constraints, Request, UsageError, user
 from genwright.engines import causal_lm
 from genwright.nn import sampling
 from genwright.nn.sampling import Text, batches, draw
@@ -171,3 +171,87 @@ def test_a_reader_that_goes_away_ends_the_work(model):
         assert model.module.training
     finally:
         model.module.eval()
+
+
+# -- penalties, biases, log-probabilities ---------------------------------------------------------------------------
+
+
+def test_presence_and_frequency_penalties_count_what_was_said_but_not_the_prompt(model):
+    """By hand, token by token: OpenAI's formula."""
+    for options in ({"frequency_penalty": 1.5}, {"presence_penalty": 2.0}, {"presence_penalty": -1.0},
+                    {"frequency_penalty": 0.7, "presence_penalty": 0.5}):  # fmt: skip
+        row, _ = rows_of(model, asked(max_new_tokens=12, **options))
+        for place, token in enumerate(row.ids):
+            ids = torch.tensor([row.prompt + row.ids[:place]])
+            logits = model.module(input_ids=ids).logits[0, -1].detach()
+            for said, count in collections.Counter(row.ids[:place]).items():
+                logits[said] -= options.get("presence_penalty", 0) + count * options.get("frequency_penalty", 0)
+            assert logits[token] == pytest.approx(logits.max().item(), abs=1e-4)
+    plain = rows_of(model, asked(max_new_tokens=40))[0].ids
+    varied = rows_of(model, asked(max_new_tokens=40, frequency_penalty=2.0))[0].ids
+    assert len(set(varied)) > len(set(plain))
+
+
+def test_a_bias_forces_and_bans_tokens(model):
+    free = rows_of(model, asked())[0].ids
+    assert free[0] not in rows_of(model, asked(logit_bias={free[0]: -100.0}))[0].ids
+    other = next(token for token in range(200, 300) if token not in model.ends and token != free[0])
+    assert set(rows_of(model, asked(logit_bias={other: 100.0}))[0].ids) == {other}
+    with pytest.raises(UsageError, match="There is no token 999999"):
+        said(model, logit_bias={999999: 1.0})
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.5, "seed": 3}, {"frequency_penalty": 1.0},
+                                     {"constraints": Constraints(regex="[a-z 你好🦊]{16}")}])  # fmt: skip
+def test_log_probabilities_are_the_models_own_and_belong_to_the_text(model, options):
+    parts = list(model.generate(asked(logprobs=3, max_new_tokens=16, **options)))
+    entries = [entry for part in parts for entry in (part.meta or {}).get("logprobs", [])]
+    row, meta = rows_of(model, asked(max_new_tokens=16, **options))
+    assert len(entries) == meta["completion_tokens"]
+    logits = model.module(input_ids=torch.tensor([row.prompt + row.ids])).logits[0, len(row.prompt) - 1 : -1]
+    chances = torch.log_softmax(logits, 1)
+    assert [e["logprob"] for e in entries] == pytest.approx([chances[i, t].item() for i, t in enumerate(row.ids)],
+                                                            abs=1e-3)  # fmt: skip
+    for entry, wanted in zip(entries, chances, strict=True):
+        assert [one["logprob"] for one in entry["top"]] == pytest.approx(wanted.topk(3).values.tolist(), abs=1e-3)
+        assert bytes(entry["bytes"]).decode("utf-8", "replace") == entry["token"]
+    for part in parts:
+        told = b"".join(bytes(entry["bytes"]) for entry in (part.meta or {}).get("logprobs", []))
+        if "\ufffd" not in part.text:  # broken characters are shown in more than one way
+            assert told.decode().strip() == part.text.strip()
+
+
+def test_the_answer_of_a_batch_has_all_its_figures(model):
+    wanted = asked(logprobs=0)
+    ((_, message),) = model.generate_many([wanted])
+    streamed = [entry for part in model.generate(wanted) for entry in (part.meta or {}).get("logprobs", [])]
+    assert message.parts[0].meta["logprobs"] == streamed
+    assert all(entry["top"] == [] for entry in streamed)
+    assert all("logprobs" not in (part.meta or {}) for part in model.generate(asked()))
+
+
+def test_a_stop_word_takes_its_figures_with_it(model):
+    free = said(model)
+    stop = free[4:6]
+    parts = list(model.generate(asked(stop=(stop,), logprobs=1)))
+    entries = [entry for part in parts for entry in (part.meta or {}).get("logprobs", [])]
+    text = "".join(part.text for part in parts)
+    assert text == free[: free.index(stop)]
+    told = b"".join(bytes(entry["bytes"]) for entry in entries[:-1]).decode().lstrip()
+    assert text.startswith(told)  # but for the last token, whose end may belong to the stop word
+
+
+def test_a_given_text_is_scored_token_by_token(model):
+    text = "hello 你好 🦊 fox"
+    entries = model.token_scores(text, 2)
+    assert b"".join(bytes(entry["bytes"]) for entry in entries).decode().strip() == text
+    assert entries[0]["logprob"] is None
+    ids = model.tokenizer(text)["input_ids"]
+    ids = ids[:-1] if ids[-1] in model.ends else ids
+    chances = torch.log_softmax(model.module(input_ids=torch.tensor([ids])).logits[0], 1)
+    wanted = [chances[place, token].item() for place, token in enumerate(ids[1:])][len(ids) - len(entries) :]
+    assert [entry["logprob"] for entry in entries[1:]] == pytest.approx(wanted, abs=1e-3)
+    assert all(len(entry["top"]) == 2 for entry in entries[1:])
+    assert model.token_scores("", 2) == []
+    with pytest.raises(UsageError, match="the model reads"):
+        model.token_scores("fox " * 500)
