@@ -142,13 +142,6 @@ def _next_line(once: str | None, is_once: bool) -> str:
         return ""
 
 
-def serve(args: Namespace, screen: Screen) -> dict[str, Any]:
-    from genwright.server.serve import serve as serve_model
-
-    serve_model(args.model, host=args.host, port=args.port, engine=args.engine, tell=screen.tell)
-    return {}
-
-
 def recipe_check(args: Namespace, screen: Screen) -> dict[str, Any]:
     from genwright.core import RecipeError
 

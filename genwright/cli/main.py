@@ -18,15 +18,17 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0, or that of the error (core/errors.py), or 130 after ctrl-C."""
     args = build_parser().parse_args(argv)
+    from importlib import import_module
+
     from genwright.core import GenwrightError
 
-    from . import commands
     from .render import Screen
 
     _quiet_libraries()
     screen = Screen(as_json=args.json, quiet=args.quiet)
+    module, _, name = args.do.rpartition(":")
     try:
-        result = getattr(commands, args.do)(args, screen)
+        result = getattr(import_module(f".{module or 'commands'}", __package__), name)(args, screen)
         screen.finish(result)
         return int(result.get("exit_code", 0)) if isinstance(result, dict) else 0
     except GenwrightError as error:
@@ -66,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     from genwright import __version__
 
+    from .server_parser import server_commands
+
     parser.add_argument("--version", action="version", version=f"genwright {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
 
@@ -77,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     _recipe_commands(command)
     _model_commands(command)
     _inspection_commands(command, verbs)
+    server_commands(command, verbs)
     return parser
 
 
@@ -133,11 +138,6 @@ def _model_commands(command: Command) -> None:
         one.add_argument("--engine", metavar="NAME", help="an engine instead of the one chosen for you")
         if name == "generate":
             one.add_argument("--out", metavar="FILE", help="write the labelled answer to a file")
-    one = command("serve", "serve a model by OpenAI's API, on this machine")
-    one.add_argument("model", help="a run, card, folder or GGUF file")
-    one.add_argument("--host", default="127.0.0.1", help="address (default 127.0.0.1)")
-    one.add_argument("--port", type=int, default=8484, help="port (default 8484)")
-    one.add_argument("--engine", metavar="NAME", help="an engine instead of the one chosen for you")
 
 
 def _inspection_commands(command: Command, verbs: Any) -> None:
