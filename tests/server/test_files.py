@@ -291,6 +291,7 @@ def test_a_form_in_small_pieces_is_read_the_same(tmp_path: Path) -> None:
             return made.json(), (await http.get(f"/files/{made.json()['id']}/content")).content
 
     made, back = asyncio.run(send())
+    house.store.close()
     assert back == data.replace(b"\r\n--bound\r\n", b"\r\n--b0und\r\n")
     assert made["bytes"] == len(back)
 

@@ -12,6 +12,8 @@ being read are to be read `with_for_update()`, which SQLite ignores.
 from __future__ import annotations
 
 import asyncio
+import getpass
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -20,7 +22,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.orm import Session
 
 from genwright.core import MissingExtra, UsageError
@@ -33,6 +42,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 NEWEST = "0001"  # the migration that this version of the tables stands at
+_AWAY = (OperationalError, InterfaceError)
+_LOG = logging.getLogger("genwright.server")
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000")
 
 
@@ -58,10 +69,12 @@ class Store:
         try:
             with Session(self.reader if reading else self.engine, expire_on_commit=False) as session, session.begin():
                 yield session
-        except (OperationalError, InterfaceError) as error:
-            said = str(error.orig)[:200]
-            raise Wrong(503, f"The server's database cannot be used now: {said}.", code="store_unavailable",
-                        headers={"Retry-After": "5"}) from error  # fmt: skip
+        except DBAPIError as error:
+            if not isinstance(error, _AWAY) and type(error) is not DatabaseError:
+                raise  # our own mistake
+            _LOG.error("the database cannot be used: %s", error.orig, exc_info=error)
+            raise Wrong(503, "The server's database cannot be used now; try again in a moment.",
+                        code="store_unavailable", headers={"Retry-After": "5"}) from error  # fmt: skip
 
     async def run(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.in_thread(lambda: self._done(False, work, *args, **kwargs))
@@ -123,8 +136,12 @@ class Store:
                 if not self.is_sqlite:
                     connection.execute(text("select pg_advisory_xact_lock(848480001)"))
                 upgrade(connection)
-        except (OperationalError, InterfaceError) as error:
+        except DBAPIError as error:
+            self.close()
             raise UsageError(f"The database {self.url!r} cannot be opened: {error.orig}.", _URLS) from error
+        except UsageError:
+            self.close()
+            raise
 
 
 _URLS = "Give --database a URL as sqlite:////folder/server.db or postgresql://user:password@host/database."
@@ -152,10 +169,13 @@ def _url_of(url: str) -> Any:
         found = make_url(url)
     except SQLAlchemyError as error:
         raise UsageError(f"The database's URL is none: {error}.", _URLS) from None
-    if found.drivername in ("postgresql", "postgres"):
-        found = found.set(drivername="postgresql+pg8000")  # the driver with a permissive licence
-    if found.drivername == "sqlite" and not found.database:
+    kind = found.get_backend_name()
+    if kind not in ("sqlite", "postgresql"):
+        raise UsageError(f"{kind[:50]} is no database that is known here.", _URLS)
+    if kind == "sqlite" and not found.database:
         raise UsageError("A database in memory would forget everything.", _URLS)
+    if found.drivername == "postgresql":  # the driver with a permissive licence; users by default as in psql
+        found = found.set(drivername="postgresql+pg8000", username=found.username or getpass.getuser())
     return found
 
 
