@@ -83,7 +83,7 @@ class Mailbox:
 
 
 class Link:
-    """A worker that runs. `facts` are what it said of its model; `gone` is done once the process has ended."""
+    """A worker that runs. `facts` are what it said of its model; `gone` is done once it says nothing any more."""
 
     def __init__(self, transport: asyncio.SubprocessTransport, name: str):
         self.name = name
@@ -93,6 +93,7 @@ class Link:
         self.voices: set[str] = set()  # the adapters that it was started with
         self.started = time.time()
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ended = asyncio.Event()  # the process is no more
         self.idle = asyncio.Event()
         self.idle.set()
         self._pipe: Any = transport.get_pipe_transport(0)
@@ -113,12 +114,11 @@ class Link:
         link._tell(options)
         try:
             await told.get()
-        except Wrong as error:
-            if error.code == "model_crashed":
-                raise ModelError(f"The process for {name} ended while it loaded.", f"{log} says more.") from None
-            raise
-        except BaseException:
+        except BaseException as error:
             link.kill()
+            await link.ended.wait()
+            if isinstance(error, Wrong) and error.code == "model_crashed":
+                raise ModelError(f"The process for {name} ended while it loaded.", f"{log} says more.") from None
             raise
         return link
 
@@ -155,10 +155,10 @@ class Link:
         """Let go of the worker; kill it when it does not end."""
         self._pipe.close()
         try:
-            await asyncio.wait_for(asyncio.shield(self.gone), patience)
+            await asyncio.wait_for(self.ended.wait(), patience)
         except TimeoutError:
             self.kill()
-            await self.gone
+            await self.ended.wait()
 
     def kill(self) -> None:
         if self.transport.get_returncode() is None:
@@ -236,6 +236,7 @@ class _Lines(asyncio.SubprocessProtocol):
             self.link.lose()
 
     def process_exited(self) -> None:
+        self.link.ended.set()
         self.transport.close()
 
 
