@@ -40,8 +40,9 @@ def _options(args: Namespace) -> dict[str, Any]:
     """The file's options, with the flags over them."""
     options = _from_file(Path(args.config)) if args.config else {}
     named = [{"source": source, "engine": {"engine": args.engine} if args.engine else {}} for source in args.model]
-    options["models"] = [*named, *options.get("models", [])]
-    options["aliases"] = options.get("aliases", {}) | dict(_pair(text) for text in args.alias)
+    models, aliases = options.setdefault("models", []), options.setdefault("aliases", {})
+    options["models"] = [*named, *models] if isinstance(models, list) else models  # what is wrong is told by Options
+    options["aliases"] = aliases | dict(map(_pair, args.alias)) if isinstance(aliases, dict) else aliases
     options |= {name: getattr(args, name) for name in _FLAGS if getattr(args, name) is not None}
     if isinstance(options.get("memory"), str):
         options["memory"] = _bytes(options["memory"])
