@@ -13,7 +13,7 @@ from genwright.core import Settings, UnknownPlugin, choose, describe, shelves
 EVERY = [(shelf, name) for shelf in shelves for name in shelves[shelf]]
 POSITIONS = {  # how many things the agreed function is handed, settings included
     "sources": 1, "refiners": 2, "engines": 2, "methods": 2, "objectives": 3, "regularizers": 3, "trackers": 3,
-    "metrics": 2, "guards": 2, "marks": 3, "formats": 3,
+    "metrics": 2, "guards": 2, "marks": 3, "formats": 3, "executors": 3,
 }  # fmt: skip
 
 

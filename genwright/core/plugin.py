@@ -124,6 +124,7 @@ shelves: dict[str, Shelf] = {s.name: s for s in (
     Shelf("guards", "genwright.trust.guards", "check"),
     Shelf("marks", "genwright.trust.marks", "apply"),
     Shelf("formats", "genwright.formats", "export"),
+    Shelf("executors", "genwright.executors", "carry_out"),
 )}  # fmt: skip
 
 

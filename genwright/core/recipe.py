@@ -213,6 +213,9 @@ class Recipe(BaseModel):
         ["metadata"], validate_default=True, description="How what leaves is labelled"
     )
     release: Release = Field(Release(), description="Exports")
+    executor: Annotated[Chosen, Pick("executors")] = Field(
+        "local", validate_default=True, description="Where the tuning runs"
+    )
 
     @classmethod
     def load(

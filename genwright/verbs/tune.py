@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from genwright.core import SILENT, Dataset, Learner, Recipe, Run, Tell, UsageError, fingerprint
+
+if TYPE_CHECKING:
+    from genwright.nn.crew import Crew
 
 _ANSWERING = {"max_new_tokens", "constraints", "shots"}  # task settings that training does not read
 _TOKENIZER_ROWS = 200_000  # enough words to make a tokenizer from, and no more than memory holds
@@ -32,7 +36,8 @@ def tune(
     tell: Tell = SILENT,
     watch: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Run:
-    """Open the model, attach the method, train, save. Does nothing when nothing has changed since it was last done.
+    """Open the model, attach the method, train, save: here, or wherever the recipe's executor has it done. Does
+    nothing when nothing has changed since it was last done.
 
     A killed call goes on bit-equal from its newest whole checkpoint when data, model, method and settings are the
     same; else the old checkpoints are set aside. `watch(step, held-out loss)` may raise to end it.
@@ -40,9 +45,9 @@ def tune(
     Raises ModelError, DataError, UsageError or NotSaved, each saying what to do next; KeyboardInterrupt after Ctrl-C,
     once a checkpoint is written.
     """
-    from genwright.nn.loop import fit, what_matters
+    from genwright.nn.loop import what_matters
 
-    from .models import locate, open_model
+    from .models import locate
 
     base = locate(recipe.model.source, tell=tell).sha256 if recipe.model.source else ""
     encoding = fingerprint(base, recipe.model.model_dump(mode="json"), _task(recipe))
@@ -54,6 +59,21 @@ def tune(
         tell.note("Tuning: nothing has changed, the model stays.")
         return run
 
+    teach = partial(_teach, recipe, run, prepared, inputs=inputs, encoding=encoding)
+    recipe.executor(teach, run, tell=tell, watch=watch)
+    run.mark_done("tune", stage)
+    return run
+
+
+def _teach(
+    recipe: Recipe, run: Run, prepared: Prepared, *, inputs: str, encoding: str, crew: Crew, tell: Tell,
+    watch: Callable[[int, float], None],
+) -> None:  # fmt: skip
+    """The tuning itself, in one process or in each of a crew."""
+    from genwright.nn.loop import fit
+
+    from .models import open_model
+
     tell.stage("Opening the model")
     texts = None if recipe.model.source else _texts(prepared.train)
     learner = _learner(
@@ -61,18 +81,18 @@ def tune(
     )
     _fit_to_task(learner, recipe, prepared.train)
     learner = recipe.method(learner, seed=recipe.seed)
-    for note in getattr(learner, "notes", ()):
-        tell.note(note)
-        run.log("note", text=note)
+    if crew.is_first:
+        for note in getattr(learner, "notes", ()):
+            tell.note(note)
+            run.log("note", text=note)
     fit(
         learner, _mixed(recipe, prepared.train), prepared.held_out, objective=recipe.chosen_objective,
         regularizers=recipe.regularizers, settings=recipe.train, seed=recipe.seed, folder=run.folder, log=run.log,
-        tell=tell, inputs=inputs, encoding=encoding, watch=watch,
+        tell=tell, inputs=inputs, encoding=encoding, watch=watch, crew=crew,
     )  # fmt: skip
-    tell.stage("Saving the model")
-    _save(learner, recipe, run, prepared)
-    run.mark_done("tune", stage)
-    return run
+    if crew.is_first:
+        tell.stage("Saving the model")
+        _save(learner, recipe, run, prepared)
 
 
 def _learner(model: Any, recipe: Recipe) -> Learner:
