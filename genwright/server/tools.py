@@ -268,7 +268,7 @@ class Forced:
     """An answer that is nothing but `{"name": …, "arguments": …}`; the arguments leave as they come."""
 
     def __init__(self, inner: str = r"\{", braces: int = 1):
-        self.head = re.compile(rf'\s*{inner}\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
+        self.head = re.compile(rf'\s*{inner}\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\S)')
         self.braces = braces  # how many close behind the arguments
         self.held, self.said, self.begun, self.done = "", "", False, False
 

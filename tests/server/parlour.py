@@ -34,6 +34,7 @@ from tests.formats.tiny import tiny_run
 
 from .household import at_home, small_house
 
+CONTEXT = 2048  # tokens
 ASK: dict[str, Any] = {"model": "says", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -113,7 +114,7 @@ def parlour_in(place: Path, **options: Any) -> Iterator[Parlour]:
         with at_home(upstream(script)) as far:
             models = [
                 {"name": "tiny", "source": str(tiny_file(place)),
-                 "engine": {"runner": "llama.cpp", "context": 512, "parallel": 4, "threads": 1}},
+                 "engine": {"runner": "llama.cpp", "context": CONTEXT, "parallel": 4, "threads": 1}},
                 {"name": "says", "base_url": far, "engine": {"parallel": 8, "retries": 0}},
                 {"name": "guarded", "source": str(_guarded(place, far))},
             ]  # fmt: skip
@@ -126,10 +127,12 @@ def parlour_in(place: Path, **options: Any) -> Iterator[Parlour]:
 
 
 def tiny_file(place: Path) -> Path:
-    """The tiny model as a GGUF file."""
+    """The tiny model as a GGUF file, with a context in which tools have room."""
     from genwright.formats import gguf
 
     run = tiny_run(place, teach=True)
+    config = run.model / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": CONTEXT}))
     return next(p for p in gguf.export(run, place / "out", gguf.Settings()) if p.suffix == ".gguf")
 
 
@@ -144,9 +147,8 @@ def _guarded(place: Path, far: str) -> Path:
 
 def client(address: str, kind: Any = openai.OpenAI, **options: Any) -> Any:
     """The official client, in strict mode and without retries."""
-    return kind(
-        **{"base_url": address, "api_key": "none", "max_retries": 0, "_strict_response_validation": True} | options
-    )
+    plain = {"base_url": address, "api_key": "none", "max_retries": 0, "_strict_response_validation": True}
+    return kind(**plain | options)
 
 
 def raw(

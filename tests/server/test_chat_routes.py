@@ -171,12 +171,14 @@ def test_answers_that_were_to_be_kept_are_listed_changed_and_forgotten(talk: Any
     ({**ASK, "max_tokens": 0}, 400, "max_tokens"), ({**ASK, "max_tokens": 1.5}, 400, "max_tokens"),
     ({**ASK, "stop": 5}, 400, "stop"), ({**ASK, "stop": ["a", 5]}, 400, "stop"),
     ({**ASK, "logit_bias": {"a": 1}}, 400, "logit_bias"), ({**ASK, "logit_bias": {"1": 101}}, 400, "logit_bias.1"),
-    ({**ASK, "top_logprobs": 2}, 400, "top_logprobs"), ({**ASK, "logprobs": True, "top_logprobs": 21}, 400, "top_logprobs"),
+    ({**ASK, "top_logprobs": 2}, 400, "top_logprobs"),
+    ({**ASK, "logprobs": True, "top_logprobs": 21}, 400, "top_logprobs"),
     ({**ASK, "presence_penalty": 3}, 400, "presence_penalty"), ({**ASK, "seed": 2**63}, 400, "seed"),
     ({**ASK, "modalities": ["audio"]}, 400, "modalities.0"), ({**ASK, "audio": {}}, 400, "audio"),
     ({**ASK, "metadata": {"a": 1}}, 400, "metadata.a"), ({**ASK, "metadata": {"a": "x" * 513}}, 400, "metadata.a"),
     ({**ASK, "stream_options": {"other": 1}}, 400, "stream_options.other"),
-    ({**ASK, "messages": []}, 400, "messages"), ({"model": "says"}, 400, "messages"), ({**ASK, "model": 5}, 400, "model"),
+    ({**ASK, "messages": []}, 400, "messages"), ({"model": "says"}, 400, "messages"),
+    ({**ASK, "model": 5}, 400, "model"), ({**ASK, "model": ""}, 400, "model"),
     ({**ASK, "messages": [{"role": "king", "content": "a"}]}, 400, "messages.0.role"),
     ({**ASK, "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "messages.0.content"),
     ({**ASK, "messages": [{"role": "user", "content": [{}]}]}, 400, "messages.0.content"),
@@ -217,7 +219,7 @@ def test_wrong_paths_verbs_types_and_sizes_have_the_same_body(parlour: Parlour) 
 
 
 def test_a_prompt_longer_than_the_context_is_told_so(talk: Any) -> None:
-    long = TINY | {"messages": [{"role": "user", "content": "water " * 2000}]}
+    long = TINY | {"messages": [{"role": "user", "content": "water " * 4000}]}
     with pytest.raises(openai.BadRequestError) as error:
         talk.chat.completions.create(**long)
     assert error.value.code == "context_length_exceeded"

@@ -79,7 +79,7 @@ def _found(guard: Chosen, text: str) -> set[str]:
 
 def _rules(guard: Chosen) -> list[str]:
     """What a guard that names its kinds looks for."""
-    kinds: tuple[str, ...] = getattr(guard.settings, "kinds", None) or getattr(guard.module, "KINDS", ())
+    kinds = getattr(guard.settings, "kinds", None) or getattr(guard.module, "KINDS", ())
     return [_category(guard, kind) for kind in kinds]
 
 
@@ -91,5 +91,5 @@ def _texts(asked: ModerationRequest) -> list[str]:
     if isinstance(asked.input, str):
         return [asked.input]
     if isinstance(asked.input[0], TextPart):
-        return ["\n".join(part.text for part in asked.input)]  # type: ignore[union-attr]
-    return list(asked.input)  # type: ignore[arg-type]
+        return ["\n".join(part.text for part in asked.input)]
+    return list(asked.input)

@@ -1,4 +1,4 @@
-"""/api/chat, /api/generate, /api/tags …: Ollama's API, translated. Answers stream as lines of JSON if not told otherwise."""
+"""/api/chat, /api/generate, /api/tags …: Ollama's API, translated. Answers come as lines of JSON unless told not to."""
 
 from __future__ import annotations
 
