@@ -1,0 +1,46 @@
+"""Results: files that the server itself makes for a caller, beside those that were uploaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from .errors import Wrong
+from .files import living
+from .house import House
+from .store.tables import File
+from .wire import now
+
+
+async def keep_file(
+    house: House, data: bytes | Iterable[bytes], *, id: str, owner: str, name: str, purpose: str,
+    expires: int | None = None,
+) -> str:  # fmt: skip
+    """Keep `data` as the file `id`; done twice it is there once. Returns the id. Raises Wrong (507)."""
+
+    def keep() -> None:
+        with house.blobs.new() as draft:
+            for chunk in [data] if isinstance(data, bytes) else data:
+                draft.write(chunk)
+            draft.sync()
+            with house.blobs.adding(), house.store.begin() as session:
+                if session.scalar(select(File.seq).where(File.id == id)) is None:
+                    session.add(File(id=id, owner=owner, created=now(), name=name, purpose=purpose, size=draft.size,
+                                     sha256=draft.keep(), expires=expires))  # fmt: skip
+
+    await house.store.in_thread(keep)
+    return id
+
+
+def file_for(session: Session, id: str, owner: str, purpose: str, param: str) -> File:
+    """A file of the caller's that was uploaded for `purpose`. Raises Wrong (400) that names the parameter."""
+    try:
+        file = living(session, id, owner)
+    except Wrong:
+        raise Wrong(400, f"There is no file {id[:200]!r} here.", param=param, code="file_not_found") from None
+    if file.purpose != purpose:
+        raise Wrong(400, f"The file {id} was uploaded for {file.purpose!r}, not for {purpose!r}.", param=param,
+                    code="wrong_purpose")  # fmt: skip
+    return file
