@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 OVER = ("succeeded", "failed", "cancelled")
 _UNDER_WAY = ("running", "cancelling")
-_TICK = 1.0  # seconds between looks at the store: how soon another process's cancel is noticed
+_TICK = 1.0  # seconds between looks at the store, at most: how soon another process's cancel is noticed
 _MOST_LOSSES = 10  # leases lost in a row without getting on: then the job is what kills its servers
 _UNWINDING = 10.0  # seconds that handlers get to stop what they began
 _LOG = logging.getLogger("genwright.server")
@@ -65,7 +65,7 @@ class Jobs:
 
     def __init__(self, store: Store, folder: Path, *, lease: float = 30.0, clock: Callable[[], float] = time.time):
         self.store, self.folder, self.lease, self.clock = store, folder, lease, clock
-        self.worker = secrets.token_hex(8)
+        self.worker, self.tick = secrets.token_hex(8), min(_TICK, lease / 4)
         self._handlers: dict[str, Handler] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -130,8 +130,7 @@ class Jobs:
             if not found and job.state in OVER:
                 return
             if not found:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(bell.wait(), _TICK)
+                await _heard(bell, self.tick)
 
     # -- for handlers --------------------------------------------------------------------------------------------------
 
@@ -164,6 +163,8 @@ class Jobs:
             if not task.cancelling():
                 task.cancel()
         late = time.monotonic() + _UNWINDING
+        if self._looking is not None:
+            await asyncio.wait((self._looking,))
         while self._running and time.monotonic() < late:
             await asyncio.sleep(0.01)
         self._alive.close()
@@ -180,8 +181,7 @@ class Jobs:
             except Wrong as error:  # the store is away for now
                 _LOG.warning("jobs wait: %s", error)
                 await asyncio.sleep(_TICK)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _TICK)
+            await _heard(self._wake, self.tick)
 
     async def _obey(self) -> None:
         """Keep the leases of what runs here, and stop what is to be stopped or is no longer ours."""
@@ -244,6 +244,13 @@ class Jobs:
     def _ring(self) -> None:
         bell, self._bell = self._bell, asyncio.Event()
         bell.set()
+
+
+async def _heard(bell: asyncio.Event, seconds: float) -> None:
+    """Wait for it, but no longer than so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await bell.wait()
 
 
 # -- transactions ------------------------------------------------------------------------------------------------------
