@@ -59,6 +59,7 @@ class OpenVino:
             {"stop_token_ids": self._ends, "eos_token_id": self._ends[0]} if self._ends else {"ignore_eos": True}
         )
         self.pieces = pieces_of(header)
+        self._control = {number: token.encode("utf-8", "replace") for number, token in header.control.items()}
         self._numbers = itertools.count(1)
         self._telling, self._starting = threading.Lock(), threading.Lock()
         self._waiting: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
@@ -103,7 +104,8 @@ class OpenVino:
         return self._llama().tokenize(text, special=special)
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        return b"".join(self.pieces[token] for token in tokens).decode("utf-8", "replace")
+        said = (self._control.get(token) or self.pieces[token] for token in tokens)
+        return b"".join(said).decode("utf-8", "replace")
 
     def answer(
         self, tokens: Sequence[int], request: Request, *, seed: int, adapters: Sequence[float] = ()

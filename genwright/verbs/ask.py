@@ -38,6 +38,7 @@ class Answerer:
     max_new_tokens: int = 256
     constraints: Constraints = field(default_factory=Constraints)
     template: Any = None  # the task's frame: how a question is put to this model
+    run: Run | None = None  # what it was made from, whose events tell of each answer
 
     def ask(self, messages: str | Sequence[Message], **options: Any) -> Iterator[Part]:
         """Stream the answer to a prompt or to a conversation, as text deltas.
@@ -49,8 +50,8 @@ class Answerer:
         asked = (user(messages),) if isinstance(messages, str) else tuple(messages)
         options = {"max_new_tokens": self.max_new_tokens, "constraints": self.constraints} | options
         request = Request(messages=self._framed(asked), **options)
-        yield from generate(self.model, request, guards=self.guards, marks=self.marks,
-                            provenance=self.provenance, model_name=self.name)  # fmt: skip
+        yield from generate(self.model, request, guards=self.guards, marks=self.marks, provenance=self.provenance,
+                            model_name=self.name, run=self.run)  # fmt: skip
 
     def _framed(self, asked: tuple[Message, ...]) -> tuple[Message, ...]:
         from genwright.core import Example, assistant
@@ -146,6 +147,7 @@ def answerer_of(run: Run, model: Model, added: Sequence[Chosen] = ()) -> Answere
         settings.max_new_tokens,
         settings.constraints,
         lambda example: with_shots(task.framed(example, settings), shots),
+        run,
     )
 
 

@@ -7,6 +7,10 @@ the ledger: complete, refused, cancelled or failed. When a guard fails or takes 
 its `on_error` is `allow`.
 
 A refusal in the middle of a stream is raised after what was already clean; a server then ends with `content_filter`.
+
+The words of an answer do not wait for the ledger's disk (4 ms here), its end does: what says that an answer is complete
+(`finish_reason`) leaves when its row is written. Log-probabilities leave with the words that they are of; where a guard
+takes words out, those of the piece around them do not leave at all.
 """
 
 from __future__ import annotations
@@ -15,9 +19,9 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +39,7 @@ from genwright.core import (
     Provenance,
     Refused,
     Request,
+    Run,
     Tell,
     UsageError,
     Verdict,
@@ -55,16 +60,26 @@ def generate(
     ledger: Ledger | Path | None = None,
     model_name: str = "",
     purpose: str = "answer",
+    run: Run | None = None,
 ) -> Iterator[Part]:
     """Stream an answer, guarded, marked and recorded. Text comes as deltas.
 
-    `ledger` is a ledger or its path; None is the user's own. `purpose` is noted in it. Closing the iterator early stops
-    the model. Raises Refused (guard, rule and hint) and whatever the model raises.
+    `ledger` is a ledger or its path; None is the user's own. `purpose` is noted in it. The events of the `run` that
+    the model came from get a line too, where they can be written. Closing the iterator early stops the model. Raises
+    Refused (guard, rule and hint) and whatever the model raises.
     """
-    with _Hall(guards, provenance, ledger, model_name, purpose) as hall:
+    end: dict[str, Any] = {}
+    with _Hall(guards, provenance, ledger, model_name, purpose, run) as hall:
         request = hall.checked_request(request)
-        yield from _marked(hall.guarded(model.generate(request)), marks, hall.provenance)
+        with closing(_marked(hall.guarded(model.generate(request)), marks, hall.provenance)) as parts:
+            for part in parts:
+                part, facts = _without_end(part)
+                end |= facts
+                if part.text or part.path or part.meta:
+                    yield part
         hall.outcome = "complete"
+    if end:
+        yield Part(meta=end)
 
 
 def answer(model: Model, request: Request, **more: Any) -> Message:
@@ -146,6 +161,7 @@ class _Hall:
     ledger: Ledger | Path | None
     model_name: str
     purpose: str
+    run: Run | None = None
     outcome: str = "failed"
     verdicts: list[dict[str, Any]] = field(default_factory=list)
 
@@ -174,6 +190,11 @@ class _Hall:
             guards=[chosen.name for chosen in self.guards], verdicts=self.verdicts,
             provenance=self.provenance.as_dict(), ms=round((time.monotonic() - self.started) * 1000),
         )  # fmt: skip
+        if self.run:
+            with suppress(OSError):  # the ledger has it; a run may lie where nothing can be written
+                self.run.log("answer", request_id=self.provenance.request_id, outcome=self.outcome,
+                             request=self.asked.get("sha256"), answer=self.said.hexdigest(),
+                             provenance=self.provenance.as_dict())  # fmt: skip
 
     # the request
 
@@ -272,13 +293,18 @@ class _Window:
         self.hall, self.guards = hall, guards
         self.before, self.held = "", ""  # text already sent (its end), text not sent yet
         self.meta: dict[str, Any] = {}
+        self.figures: list[tuple[int, int, list[Any]]] = []  # (begin, end, log-probabilities) of pieces of `held`
         self.noted: set[tuple[str, str, int]] = set()
         self.place = 0  # how much of the answer lies before `before`
 
     def put(self, part: Part) -> Iterator[Part]:
         if part.kind == "text" and part.path is None:
+            begin = len(self.held)
             self.held += part.text
-            self.meta |= part.meta or {}
+            meta = dict(part.meta or {})
+            if figures := meta.pop("logprobs", None):
+                self.figures.append((begin, len(self.held), figures))
+            self.meta |= meta
             if part.text:
                 yield from self._release(final=False)
             return
@@ -293,8 +319,8 @@ class _Window:
     def finish(self) -> Iterator[Part]:
         if self.held:
             yield from self._release(final=True)
-        if self.meta:
-            yield self._part("")
+        if self.meta or self.figures:
+            yield self._part("", self._figures(0, spoilt=False))
 
     def _release(self, *, final: bool) -> Iterator[Part]:
         """Send what is decided, with the findings in it replaced. Raises Refused when a guard blocks."""
@@ -318,8 +344,19 @@ class _Window:
         clean = _cut_text(text[:until], done)[sent:]
         self.place += max(0, until - _CONTEXT)
         self.before, self.held = text[:until][-_CONTEXT:], text[until:]
+        figures = self._figures(until - sent, spoilt=bool(done))
         if clean:
-            yield self._part(clean)
+            yield self._part(clean, figures)
+
+    def _figures(self, released: int, *, spoilt: bool) -> list[Any]:
+        """Log-probabilities of the first `released` characters that were held: those of pieces that have left whole.
+
+        Of a spoilt release none leave, not even of a piece that has only begun to.
+        """
+        gone = [entries for _, end, entries in self.figures if end <= released]
+        kept = [piece for piece in self.figures if piece[1] > released and not (spoilt and piece[0] < released)]
+        self.figures = [(begin - released, end - released, entries) for begin, end, entries in kept]
+        return [] if spoilt else [entry for entries in gone for entry in entries]
 
     def _look(self, guard: Chosen, text: str, sent: int) -> Verdict:
         """The guard's verdict on what is held and as much before it as it needs; findings are places in `text`."""
@@ -328,9 +365,9 @@ class _Window:
         moved = tuple(Finding(f.rule, f.start + base, f.end + base) for f in verdict.findings)
         return replace(verdict, findings=moved)
 
-    def _part(self, text: str) -> Part:
-        meta, self.meta = self.meta or None, {}
-        return Part(text=text, meta=meta)
+    def _part(self, text: str, figures: list[Any]) -> Part:
+        meta, self.meta = self.meta | ({"logprobs": figures} if figures else {}), {}
+        return Part(text=text, meta=meta or None)
 
     def _note(self, guard: Chosen, verdict: Verdict, sure: Sequence[Finding]) -> None:
         """Each finding goes into the ledger once, though a guard sees it again as context."""
@@ -414,7 +451,7 @@ def _cut_parts(parts: Sequence[Part], cuts: Sequence[_Cut]) -> tuple[Part, ...]:
     return tuple(done)
 
 
-def _marked(parts: Iterator[Part], marks: Sequence[Chosen], provenance: Provenance) -> Iterator[Part]:
+def _marked(parts: Iterator[Part], marks: Sequence[Chosen], provenance: Provenance) -> Generator[Part]:
     """Files are labelled before they leave; a mark may also put words around an answer (`around`)."""
     around = [m.module.around(provenance, m.settings) for m in marks if hasattr(m.module, "around")]
     yield from (Part(text=before) for before, _ in around if before)
@@ -433,7 +470,18 @@ def _closable(parts: Iterator[Any]) -> Any:
 
 
 def _merged(left: Part, right: Part) -> dict[str, Any] | None:
-    return {**(left.meta or {}), **(right.meta or {})} or None
+    one, other = left.meta or {}, right.meta or {}
+    both = {"logprobs": [*one["logprobs"], *other["logprobs"]]} if "logprobs" in one and "logprobs" in other else {}
+    return {**one, **other, **both} or None
+
+
+def _without_end(part: Part) -> tuple[Part, dict[str, Any]]:
+    """A part without the facts that tell of the whole answer (numbers and words), and these; else as it is."""
+    if "finish_reason" not in (part.meta or {}):
+        return part, {}
+    assert part.meta
+    facts = {name: fact for name, fact in part.meta.items() if not isinstance(fact, (list, dict))}
+    return replace(part, meta={k: v for k, v in part.meta.items() if k not in facts} or None), facts
 
 
 def _dated(provenance: Provenance, model_name: str = "") -> Provenance:

@@ -21,6 +21,7 @@ from genwright.core import (
     Provenance,
     Refused,
     Request,
+    Run,
     UsageError,
     Verdict,
     assistant,
@@ -367,16 +368,98 @@ def test_the_visible_mark_can_stand_in_a_stream(ledger):
     assert heard(Says("好。"), ledger=ledger, marks=[choose("marks", "visible")])[0] == "好。"
 
 
+def test_the_end_of_an_answer_waits_for_its_row_and_its_words_do_not(ledger):
+    facts = {"finish_reason": "stop", "completion_tokens": 2}
+    for pieces in (["hel", "lo", Part(meta=facts)], ["hel", Part(text="lo", meta=facts | {"probs": {"a": 1.0}})]):
+        for guards in ([], [guard("pii")]):
+            before = len(list(ledger.rows()))
+            said = ""
+            for part in generate(Says(*pieces), ASKED, guards=guards, ledger=ledger):
+                ended = bool(part.meta) and "finish_reason" in part.meta
+                assert len(list(ledger.rows())) == before + ended, part
+                said += part.text
+            assert ended
+            assert part.meta == facts
+            assert (part.text, said) == ("", "hello")
+
+
+def test_a_mark_behind_the_answer_comes_before_its_end(ledger):
+    mark = choose("marks", {"name": "visible", "in_stream": True, "language": "zh"})
+    *_, last = generate(Says("好。", Part(meta={"finish_reason": "stop"})), ASKED, marks=[mark], ledger=ledger)
+    assert last.meta == {"finish_reason": "stop"}
+
+
+def figures_of(text):
+    return [{"token": c, "bytes": list(c.encode()), "logprob": -1.0, "top": []} for c in text]
+
+
+def heard_figures(text, number, *guards, ledger):
+    """What came out, and the tokens (one a character) whose log-probabilities came with it."""
+    pieces = [Part(text=piece, meta={"logprobs": figures_of(piece)}) for piece in cuts(text, number)]
+    out, told = "", ""
+    try:
+        for part in generate(Says(*pieces, Part(meta={"finish_reason": "stop"})), ASKED, guards=guards, ledger=ledger):
+            out += part.text
+            told += "".join(entry["token"] for entry in (part.meta or {}).get("logprobs", []))
+            assert out.startswith(told) or "[" in out, "figures never leave before their words"
+    except Refused:
+        pass
+    return out, told
+
+
+def test_log_probabilities_leave_with_their_words_whole_and_once(ledger):
+    text = "Hello! On 3 May 2024 the 2nd of 15 boats went 1,200 km to Scunthorpe, and he said bye."
+    guards = (guard("pii"), guard(words=("bomb", "penis")))
+    for number in range(30):
+        assert heard_figures(text, number, *guards, ledger=ledger) == (text, text), number
+        assert heard_figures(text, number, ledger=ledger) == (text, text), number
+    message = answer(Says(Part(text="a", meta={"logprobs": figures_of("a")}), "b",
+                          Part(text="c", meta={"logprobs": figures_of("c")})), ASKED, ledger=ledger)  # fmt: skip
+    assert [entry["token"] for entry in message.parts[0].meta["logprobs"]] == ["a", "c"]
+
+
+@pytest.mark.parametrize("action", ["block", "redact"])
+def test_no_log_probability_of_words_that_a_guard_took_leaves(action, ledger):
+    for secret in ("BOMB", "B-O-M-B", "someone@example.com"):
+        made = guard("pii", action=action) if "@" in secret else guard(words=("bomb",), action=action)
+        for number in range(25):
+            out, told = heard_figures(f"1234567 {secret} 89, 4321 (12) 3456", number, made, ledger=ledger)
+            assert not set(told) & set("BOMsexampl@"), (told, number)
+            assert "BOM" not in out
+
+
+def test_an_answer_leaves_a_line_in_the_events_of_its_run(tmp_path, ledger):
+    run = Run(tmp_path)
+    facts = Provenance(data="d" * 64, recipe="r" * 64, checkpoint="c" * 64)
+    list(generate(Says("CANARY"), ASKED, provenance=facts, ledger=ledger, run=run))
+    with pytest.raises(Refused):
+        list(generate(Says("bomb"), ASKED, guards=[guard(words=("bomb",))], ledger=ledger, run=run))
+    first, second = run.events("answer")
+    (row, _) = ledger.rows()
+    assert first["request_id"] == row["request_id"]
+    assert first["provenance"] == row["provenance"]
+    assert (first["request"], first["answer"]) == (row["request"]["sha256"], row["answer"]["sha256"])
+    assert (first["outcome"], second["outcome"]) == ("complete", "refused")
+    assert "CANARY" not in (tmp_path / "events.jsonl").read_text()
+    gone = Run(tmp_path / "gone")  # as on a disk that cannot be written
+    assert "".join(part.text for part in generate(Says("fine"), ASKED, ledger=ledger, run=gone)) == "fine"
+
+
 def test_no_other_door_asks_a_model():
-    """Only verbs/generate.py may call a model's generate or generate_many."""
+    """Only verbs/generate.py may call a model's generate or generate_many, and a model that stands around another."""
     found = []
     for room in ("verbs", "server", "cli", "apps", "trust", "judging"):
         for path in sorted((ROOT / room).rglob("*.py")):
             if path == ROOT / "verbs" / "generate.py":
                 continue
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            around = {id(node) for model in ast.walk(tree) if isinstance(model, ast.ClassDef)
+                      for method in model.body if isinstance(method, ast.FunctionDef) and method.name == "generate"
+                      for node in ast.walk(method)}  # fmt: skip
+            for node in ast.walk(tree):
                 if (
                     isinstance(node, ast.Call)
+                    and id(node) not in around
                     and isinstance(node.func, ast.Attribute)
                     and node.func.attr in ("generate", "generate_many")
                 ):
