@@ -142,7 +142,7 @@ class Fleet:
             try:  # one that cannot be worn would keep the others from being loaded
                 await (self._bring(seat) if before and seat.link else self._ready(served))
             except GenwrightError:
-                await self.registry.remove(served.id)
+                await (self.registry.add(before) if before else self.remove(served.id))
                 raise
             except Wrong as error:
                 _LOG.info("%s is loaded later: %s", served.id, error)

@@ -72,7 +72,10 @@ class Answerer:
         return prompt_tokens(self.tokenizer, self._framed(tuple(asked))).ids
 
     def words(self, tokens: Sequence[int]) -> str:
-        """Tokens as the text that they stand for, special ones too."""
+        """Tokens as the text that they stand for, special ones too. Raises UsageError for one that there is not."""
+        size = len(self.tokenizer) if hasattr(self.tokenizer, "__len__") else self.tokenizer.vocab_size
+        if odd := [token for token in tokens if not 0 <= token < size]:
+            raise UsageError(f"There is no token {odd[0]}: {self.name} has {size}.")
         text: str = self.tokenizer.decode(list(tokens))
         return text
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
+import threading
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from functools import cache
@@ -19,7 +22,7 @@ import pytest
 
 from genwright.core import Part, Request, user
 from genwright.server.fleet import Fleet
-from genwright.server.house import Options
+from genwright.server.house import House, Options
 from genwright.server.store import Store
 
 ENGINE = '''"""Says what it is asked to say."""
@@ -125,3 +128,27 @@ async def until(true: Any, seconds: float = 10.0) -> bool:
             return True
         await asyncio.sleep(0.02)
     return bool(true())
+
+
+@contextmanager
+def whole_server(options: Options) -> Iterator[tuple[str, House]]:
+    """The address (http://127.0.0.1:port/v1) of the full server in a thread, once it is ready; and its household."""
+    import uvicorn
+
+    from genwright.server.app import create_app
+    from genwright.server.serve import household
+
+    house = household(options)
+    door = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(house), log_config=None, timeout_graceful_shutdown=2))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
+    thread.start()
+    try:
+        while house.state != "ready":
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{door.getsockname()[1]}/v1", house
+    finally:
+        server.should_exit = True
+        thread.join(15)
+        door.close()
