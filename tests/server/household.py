@@ -34,6 +34,7 @@ from genwright.server.limits import Limits
 from genwright.server.store import Store
 from genwright.server.store.blobs import Blobs
 
+_CLIENTS: list[Any] = []
 DATABASE = os.environ.get("GENWRIGHT_TEST_DATABASE", "")
 
 
@@ -109,6 +110,8 @@ def at_home(app: FastAPI) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{door.getsockname()[1]}/v1"
     finally:
+        while _CLIENTS:
+            _CLIENTS.pop().close()
         server.should_exit = True
         thread.join(10)
         door.close()
@@ -121,8 +124,9 @@ def asgi(app: FastAPI, key: str = "none") -> httpx.AsyncClient:
 
 
 def client(address: str, key: str = "none", **options: Any) -> Any:
-    """The official client, in strict mode and without retries."""
+    """The official client, in strict mode and without retries; `at_home` closes it at its end."""
     import openai
 
     options = {"max_retries": 0, "_strict_response_validation": True} | options
-    return openai.OpenAI(base_url=address, api_key=key, **options)
+    _CLIENTS.append(openai.OpenAI(base_url=address, api_key=key, **options))
+    return _CLIENTS[-1]
