@@ -6,7 +6,6 @@ import http.client
 import itertools
 import json
 import os
-import queue
 import re
 import threading
 import time
@@ -14,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -21,11 +21,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from genwright import core
-from genwright.core import Constraints, GenwrightError, Message, ModelError, Part, Request, UsageError, assistant
+from genwright.core import Constraints, GenwrightError, Message, ModelError, Part, Request, UsageError
+from genwright.nn.parallel import answer_many
 
 remote = True  # its `source` is a name at the upstream, not something on this machine
 _WORTH_A_RETRY = (408, 409, 425, 429, 500, 502, 503, 504)
-_LONGEST_WAIT = 30.0  # seconds between two tries, whatever the upstream asks for
+_LONGEST_WAIT = 30.0  # seconds between two tries; an upstream that asks for more is not asked again
+_LONGEST_REST = 60.0  # seconds for which an upstream that keeps failing is left alone
 _LONGEST_LINE = 1_000_000  # bytes of one event
 _LONGEST_ERROR = 100_000  # bytes of an upstream's error that are read
 
@@ -36,6 +38,10 @@ class Settings(core.Settings):
     api_key_env: str = Field("", description="Environment variable that holds the key; empty sends none")
     timeout: float = Field(120.0, gt=0, description="Seconds to wait for the next bytes")
     retries: int = Field(3, ge=0, description="Tries after the first, for busy or failing upstreams; waits double")
+    failures: int = Field(
+        5, ge=0, description="Failures in a row after which it is left alone; 0 never leaves it alone"
+    )
+    rest: float = Field(5.0, gt=0, description="Seconds it is left alone at first, twice as long after each failed try")
     parallel: int = Field(4, ge=1, le=256, description="Requests under way at once")
     max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="What the upstream calls the limit of an answer"
@@ -72,17 +78,19 @@ class Upstream:
     def __init__(self, settings: Settings, key: str, seeds: Iterator[int], wait: Callable[[float], None] = time.sleep):
         self.settings, self._key, self._seeds, self._wait = settings, key, seeds, wait
         self.parallel = settings.parallel
+        self.breaker = Breaker(settings.failures, settings.rest)
         self._opener = urllib.request.build_opener(_NoRedirect)  # a redirect would carry the key elsewhere
 
     def generate(self, request: Request) -> Generator[Part]:
         """Text deltas, then an empty part whose meta has `finish_reason` and, if told, `prompt_tokens` and
-        `completion_tokens`; closing the iterator hangs up.
+        `completion_tokens`; closing the iterator hangs up. A conversation that is only the beginning of an answer goes
+        to `/completions`, all else to `/chat/completions`.
 
         `json_schema`, `choice` and `regex` are asked for by `response_format`; the latter two come whole, unpacked and
         checked. Raises UsageError for what the upstream refuses (HTTP 4xx), ModelError when it fails or hangs up.
         """
-        body, wrapped = self._body(request)
-        with closing(self._events(body)) as events:
+        path, body, wrapped = self._body(request)
+        with closing(self._events(path, body)) as events:
             if not wrapped:
                 yield from events
                 return
@@ -92,81 +100,47 @@ class Upstream:
 
     def generate_many(self, requests: Sequence[Request]) -> Iterator[tuple[int, Message]]:
         """Answers as they are ready, `settings.parallel` at a time; closing the iterator drops the rest."""
-        work = queue.SimpleQueue[tuple[int, Request]]()
-        done = queue.SimpleQueue[tuple[int, Message | GenwrightError]]()
-        stopped = threading.Event()
-        for number, request in enumerate(requests):
-            seed = next(self._seeds) if request.seed is None else request.seed
-            work.put((number, request.model_copy(update={"seed": seed})))
+        yield from answer_many(self.generate, requests, seeds=self._seeds, at_once=self.settings.parallel)
 
-        def answer() -> None:
-            while not stopped.is_set():
-                try:
-                    number, request = work.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    done.put((number, self._whole(request, stopped)))
-                except GenwrightError as error:
-                    done.put((number, error))
-
-        threads = [
-            threading.Thread(target=answer, daemon=True) for _ in range(min(self.settings.parallel, len(requests)))
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            for _ in requests:
-                number, message = done.get()
-                if isinstance(message, GenwrightError):
-                    raise message
-                yield number, message
-        finally:
-            stopped.set()
-
-    def _whole(self, request: Request, stopped: threading.Event) -> Message:
-        texts = []
-        with closing(self.generate(request)) as parts:
-            for part in parts:
-                if stopped.is_set():
-                    break
-                texts.append(part.text)
-        return assistant("".join(texts))
-
-    def _body(self, request: Request) -> tuple[dict[str, Any], bool]:
-        """The request in OpenAI's words, and whether the answer comes wrapped in JSON.
+    def _body(self, request: Request) -> tuple[str, dict[str, Any], bool]:
+        """Where the request goes, the request in OpenAI's words, and whether the answer comes wrapped in JSON.
 
         What OpenAI's API has no word for (top_k, repetition_penalty) goes by the names that vLLM and llama.cpp know,
         when it is asked for, so that an upstream either does it or says that it cannot.
         """
         if odd := [part.kind for message in request.messages for part in message.parts if part.kind != "text"]:
             raise UsageError(f"Text is sent to upstreams, not {odd[0]}.", "Leave it out.")
+        goes_on = len(request.messages) == 1 and request.messages[0].role == "assistant"
         seed = next(self._seeds) if request.seed is None else request.seed
         body = {
-            "model": self.settings.model, "messages": [message.as_dict() for message in request.messages],
-            self.settings.max_tokens_key: request.max_new_tokens, "temperature": request.temperature,
-            "top_p": request.top_p, "seed": seed, "stream": True, "stream_options": {"include_usage": True},
+            "model": self.settings.model, "temperature": request.temperature, "top_p": request.top_p, "seed": seed,
+            "stream": True, "stream_options": {"include_usage": True},
+            "max_tokens" if goes_on else self.settings.max_tokens_key: request.max_new_tokens,
         }  # fmt: skip
-        if request.stop:
-            body["stop"] = list(request.stop)
-        if request.top_k:
-            body["top_k"] = request.top_k
-        if request.repetition_penalty != 1.0:
-            body["repetition_penalty"] = request.repetition_penalty
+        body |= {"stop": list(request.stop)} if request.stop else {}
+        body |= {"repetition_penalty": request.repetition_penalty} if request.repetition_penalty != 1.0 else {}
+        for name in ("top_k", "presence_penalty", "frequency_penalty", "logit_bias"):
+            if value := getattr(request, name):
+                body[name] = value
         schema, wrapped = _schema(request.constraints)
         if schema is not None:
             format = {"name": "answer", "schema": schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": format}
-        return body, wrapped
+        if goes_on:
+            body |= {} if request.logprobs is None else {"logprobs": request.logprobs}
+            return "/completions", body | {"prompt": request.messages[0].text}, wrapped
+        body |= {} if request.logprobs is None else {"logprobs": True, "top_logprobs": request.logprobs}
+        return "/chat/completions", body | {"messages": [message.as_dict() for message in request.messages]}, wrapped
 
-    def _events(self, body: dict[str, Any]) -> Generator[Part]:
-        with closing(self._post(body)) as response:
+    def _events(self, path: str, body: dict[str, Any]) -> Generator[Part]:
+        with closing(self._post(path, body)) as response:
             if "text/event-stream" not in response.headers.get("Content-Type", ""):
                 raise ModelError(f"{self._place} does not stream: it sent {response.headers.get('Content-Type')!r}.")
             why = ""
             usage: dict[str, int] = {}
             for data in self._lines(response):
                 if data == "[DONE]":
+                    self.breaker.went_well()
                     yield Part(meta={"finish_reason": why or "stop", **usage})
                     return
                 event = self._parsed(data)
@@ -176,10 +150,18 @@ class Upstream:
                     }
                 for choice in event.get("choices") or []:
                     why = choice.get("finish_reason") or why
-                    text = (choice.get("delta") or {}).get("content")
-                    if text:
-                        yield Part(text=text)
+                    text = choice.get("text") or (choice.get("delta") or {}).get("content")
+                    figures = self._figures(choice.get("logprobs"))
+                    if text or figures:
+                        yield Part(text=text or "", meta={"logprobs": figures} if figures else None)
+        self.breaker.failed()
         raise ModelError(f"{self._place} hung up in the middle of an answer.", "Try again.")
+
+    def _figures(self, found: Any) -> list[dict[str, Any]]:
+        try:
+            return _figures(found)
+        except (KeyError, TypeError, AttributeError):
+            raise ModelError(f"{self._place} sent log-probabilities of a shape that is not OpenAI's.") from None
 
     def _lines(self, response: Any) -> Iterator[str]:
         try:
@@ -187,6 +169,7 @@ class Upstream:
                 if line.startswith(b"data:"):
                     yield line[5:].decode("utf-8", "replace").strip()
         except (OSError, http.client.HTTPException) as error:
+            self.breaker.failed()
             raise ModelError(f"{self._place} hung up in the middle of an answer: {error}.", "Try again.") from None
 
     def _parsed(self, data: str) -> dict[str, Any]:
@@ -200,29 +183,39 @@ class Upstream:
             raise ModelError(f"{self._place} stopped: {_said(event)}")
         return event
 
-    def _post(self, body: dict[str, Any]) -> Any:
-        """The response, after as many tries as allowed. Raises UsageError or ModelError with the upstream's words."""
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        """The response, after as many tries as allowed: an answer that has begun is never asked for again.
+
+        Raises UsageError or ModelError with the upstream's words, or ModelError at once while it is left alone.
+        """
         data = json.dumps(body).encode("utf-8", "replace")
         head = {"Content-Type": "application/json", "Accept": "text/event-stream", "User-Agent": "genwright"}
         if self._key:
             head["Authorization"] = f"Bearer {self._key}"
-        for tries_left in range(self.settings.retries, -1, -1):
-            pause = min(_LONGEST_WAIT, 0.5 * 2.0 ** (self.settings.retries - tries_left))
-            asked = urllib.request.Request(f"{self.settings.base_url}/chat/completions", data, head)
+        failure: GenwrightError | None = None
+        for number in range(self.settings.retries + 1):
+            if (left := self.breaker.enter()) > 0:
+                raise failure or ModelError(
+                    f"{self._place} has failed {self.breaker.count} times in a row; it is left alone for {left:.0f} s."
+                )
+            pause = min(_LONGEST_WAIT, 0.5 * 2.0**number)
+            asked = urllib.request.Request(f"{self.settings.base_url}{path}", data, head)
             try:
                 return self._opener.open(asked, timeout=self.settings.timeout)
             except urllib.error.HTTPError as error:
                 failure = self._refusal(error)
-                again = error.code in _WORTH_A_RETRY and error.headers.get("x-should-retry") != "false"
                 pause = _asked_wait(error.headers.get("Retry-After"), pause)
+                again = error.code in _WORTH_A_RETRY and error.headers.get("x-should-retry") != "false"
+                self.breaker.failed() if error.code >= 500 else self.breaker.went_well()
                 error.close()
             except (OSError, http.client.HTTPException) as error:
                 reason = getattr(error, "reason", error)
-                failure, again = (
-                    ModelError(f"{self._place} cannot be reached: {reason}.", "Is it running, and is base_url right?"),
-                    True,
+                failure = ModelError(
+                    f"{self._place} cannot be reached: {reason}.", "Is it running, and is base_url right?"
                 )
-            if not again or not tries_left:
+                again = True
+                self.breaker.failed()
+            if not again or number == self.settings.retries or pause > _LONGEST_WAIT:
                 raise failure from None
             self._wait(pause)
         raise AssertionError("the last try returns or raises")
@@ -244,6 +237,37 @@ class Upstream:
     @property
     def _place(self) -> str:
         return f"The upstream {urlsplit(self.settings.base_url).netloc}"
+
+
+class Breaker:
+    """Leaves an upstream alone after so many failures in a row; then one request finds out whether it is back.
+
+    Safe between threads. `clock` gives seconds.
+    """
+
+    def __init__(self, most: int, rest: float, clock: Callable[[], float] = time.monotonic):
+        self.most, self.rest, self.clock = most, rest, clock
+        self.count, self.until = 0, 0.0
+        self.lock = threading.Lock()
+
+    def enter(self) -> float:
+        """Seconds for which nobody may ask; 0 for whoever may, and while it is not known to be back, only for one."""
+        with self.lock:
+            left = self.until - self.clock()
+            if left <= 0 and self.until:
+                self.until = self.clock() + self.rest
+            return max(0.0, left)
+
+    def failed(self) -> None:
+        with self.lock:
+            self.count += 1
+            over = self.count - self.most
+            if self.most and over >= 0:
+                self.until = self.clock() + min(_LONGEST_REST, self.rest * 2.0 ** min(over, 20))
+
+    def went_well(self) -> None:
+        with self.lock:
+            self.count, self.until = 0, 0.0
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -293,8 +317,33 @@ def _said(body: Any) -> str:
     return " ".join(str(said).split())[:500]
 
 
+def _figures(found: Any) -> list[dict[str, Any]]:
+    """Log-probabilities in our shape, out of a chat's or a completion's."""
+
+    def one(token: str, chance: float, said: Any = None) -> dict[str, Any]:
+        return {"token": token, "bytes": said or list(token.encode("utf-8", "replace")), "logprob": chance}
+
+    if not isinstance(found, dict):
+        return []
+    if found.get("content"):
+        return [one(x["token"], x["logprob"], x.get("bytes"))
+                | {"top": [one(y["token"], y["logprob"], y.get("bytes")) for y in x.get("top_logprobs") or []]}
+                for x in found["content"]]  # fmt: skip
+    tokens, chances = found.get("tokens") or [], found.get("token_logprobs") or []
+    tops = found.get("top_logprobs") or [None] * len(tokens)
+    return [one(token, chance) | {"top": [one(*pair) for pair in (top or {}).items()]}
+            for token, chance, top in zip(tokens, chances, tops, strict=False)]  # fmt: skip
+
+
 def _asked_wait(header: str | None, otherwise: float) -> float:
+    """Seconds that an upstream asks for, by a number or by a date; `otherwise` when it does not say."""
+    if not header:
+        return otherwise
     try:
-        return min(_LONGEST_WAIT, max(0.0, float(header))) if header else otherwise
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
     except ValueError:
         return otherwise

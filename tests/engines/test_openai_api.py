@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from genwright.core import Constraints, ModelError, Part, Request, Scorer, UsageError, user
+from genwright.core import Constraints, ModelError, Part, Request, Scorer, UsageError, assistant, user
 from genwright.core.recipe import ModelChoice
 from genwright.engines import openai_api
 from tests.server.local import Says, served, wait_until
@@ -159,6 +160,108 @@ def _upstream(*answers: tuple[int, dict[str, str], bytes]) -> Iterator[tuple[str
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_penalties_biases_and_log_probabilities_are_asked_for_and_read() -> None:
+    content = [{"token": "hi", "bytes": [104, 105], "logprob": -0.5,
+                "top_logprobs": [{"token": "ho", "bytes": None, "logprob": -1.5}]}]  # fmt: skip
+    told = [{"token": "hi", "bytes": [104, 105], "logprob": -0.5,
+             "top": [{"token": "ho", "bytes": [104, 111], "logprob": -1.5}]}]  # fmt: skip
+    delta = {"choices": [{"index": 0, "delta": {"content": "hi"}, "logprobs": {"content": content}}]}
+    with _upstream((200, {}, b"data: " + json.dumps(delta).encode() + b"\n\ndata: [DONE]\n\n")) as (address, seen):
+        request = _ask(presence_penalty=0.5, frequency_penalty=-0.5, logit_bias={7: -100.0}, logprobs=1)
+        first, _ = _open(address).generate(request)
+        assert first.meta == {"logprobs": told}
+        body = seen[0]["body"]
+        assert (body["presence_penalty"], body["frequency_penalty"], body["logit_bias"]) == (0.5, -0.5, {"7": -100.0})
+        assert (body["logprobs"], body["top_logprobs"]) == (True, 1)
+        list(_open(address).generate(_ask()))
+        assert not {"presence_penalty", "frequency_penalty", "logit_bias", "logprobs"} & seen[1]["body"].keys()
+    odd = {"choices": [{"index": 0, "delta": {"content": "hi"}, "logprobs": {"content": [{"logprob": 1}]}}]}
+    said = (200, {}, b"data: " + json.dumps(odd).encode() + b"\n\n")
+    with _upstream(said) as (address, _), pytest.raises(ModelError, match="not OpenAI's"):
+        _told(_open(address))
+
+
+def test_the_beginning_of_an_answer_is_gone_on_with_by_completions() -> None:
+    figures = {"tokens": ["a", "b"], "token_logprobs": [-1.0, -2.0], "top_logprobs": [{"a": -1.0}, None]}
+    delta = {"choices": [{"index": 0, "text": "ab", "logprobs": figures, "finish_reason": "stop"}]}
+    with _upstream((200, {}, b"data: " + json.dumps(delta).encode() + b"\n\ndata: [DONE]\n\n")) as (address, seen):
+        request = Request(messages=(assistant("Once"),), logprobs=2, max_new_tokens=3)
+        first, last = _open(address, max_tokens_key="max_completion_tokens").generate(request)
+    assert seen[0]["path"] == "/v1/completions"
+    assert (seen[0]["body"]["prompt"], seen[0]["body"]["logprobs"], seen[0]["body"]["max_tokens"]) == ("Once", 2, 3)
+    assert "messages" not in seen[0]["body"]
+    assert (first.text, last.meta) == ("ab", {"finish_reason": "stop"})
+    assert first.meta == {"logprobs": [
+        {"token": "a", "bytes": [97], "logprob": -1.0, "top": [{"token": "a", "bytes": [97], "logprob": -1.0}]},
+        {"token": "b", "bytes": [98], "logprob": -2.0, "top": []},
+    ]}  # fmt: skip
+
+
+def test_an_upstream_that_keeps_failing_is_left_alone_until_one_request_finds_it_back() -> None:
+    with _upstream(*[(500, {}, b"{}")] * 4, (200, {}, GOOD)) as (address, seen):
+        upstream = _open(address, retries=9, failures=3, rest=10)
+        now = [0.0]
+        upstream.breaker.clock = lambda: now[0]
+        upstream._wait = lambda seconds: None
+        with pytest.raises(ModelError, match="answered 500"):
+            _told(upstream)
+        assert len(seen) == 3  # not ten
+        with pytest.raises(ModelError, match=r"has failed 3 times in a row; it is left alone for 10 s"):
+            _told(upstream)
+        assert len(seen) == 3
+        now[0] = 10.5
+        with pytest.raises(ModelError, match="answered 500"):
+            _told(upstream)  # the one that finds out
+        with pytest.raises(ModelError, match="left alone for 20 s"):
+            _told(upstream)
+        assert len(seen) == 4
+        now[0] = 31.0
+        assert _told(upstream) == _told(upstream) == "hi"
+        assert upstream.breaker.count == 0
+
+
+def test_only_one_request_finds_out_and_0_failures_leave_nobody_alone() -> None:
+    now = [0.0]
+    breaker = openai_api.Breaker(1, 4.0, lambda: now[0])
+    breaker.failed()
+    now[0] = 5.0
+    assert [breaker.enter() for _ in range(3)] == [0.0, 4.0, 4.0]
+    never = openai_api.Breaker(0, 4.0, lambda: now[0])
+    for _ in range(50):
+        never.failed()
+    assert never.enter() == 0
+    for _ in range(40):
+        breaker.failed()
+    assert breaker.enter() == 60.0
+
+
+def test_an_answer_that_has_begun_is_never_asked_for_again() -> None:
+    with _upstream((200, {}, GOOD[:-16]), (200, {}, GOOD)) as (address, seen):
+        upstream = _open(address, failures=1)
+        with pytest.raises(ModelError, match="hung up"):
+            _told(upstream)
+        assert len(seen) == 1
+        assert upstream.breaker.enter() > 0
+
+
+def test_the_upstream_says_when_to_come_back() -> None:
+    soon = formatdate(time.time() + 9, usegmt=True)
+    waits: list[float] = []
+    with _upstream((503, {"Retry-After": soon}, b"{}"), (429, {"Retry-After": "2.5"}, b"{}"), (200, {}, GOOD)) as (
+        at,
+        _,
+    ):
+        upstream = _open(at)
+        upstream._wait = waits.append
+        assert _told(upstream) == "hi"
+    assert 7 < waits[0] <= 9
+    assert waits[1:] == [2.5]
+    with _upstream((429, {"Retry-After": "3600"}, b"{}"), (200, {}, GOOD)) as (address, seen):
+        with pytest.raises(ModelError, match="answered 429"):
+            _told(_open(address))  # an hour is not waited for, nor is it asked sooner
+        assert len(seen) == 1
 
 
 GOOD = b'data: {"choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "length"}]}\n\ndata: [DONE]\n\n'
