@@ -11,7 +11,7 @@ RECIPE := recipes/text/aws_assistant.yaml
 RUN := runs/aws_assistant
 ASK := "Create an IAM user named Bob"
 
-.PHONY: demo test check quick lint types docs setup setup-dev clean lock
+.PHONY: demo test check quick clients lint types docs setup setup-dev clean lock
 
 demo: setup  ## your data to a served model: the whole product in a few minutes
 	$(BIN)/genwright models pull general-prose-en || true  # the fixed set on which forgetting is measured
@@ -24,6 +24,9 @@ demo: setup  ## your data to a served model: the whole product in a few minutes
 test: setup-dev  ## all tests, on real weights too
 	$(BIN)/genwright models pull smollm2-135m-instruct
 	GENWRIGHT_TEST_WEIGHTS=1 $(BIN)/python -m pytest
+
+clients: setup-dev  ## other people's clients against our server (needs Node 20 for the JavaScript one)
+	tests/clients/run.sh
 
 check: lint types docs quick  ## before every commit; CI runs all of `make test`
 
