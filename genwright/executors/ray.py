@@ -25,6 +25,7 @@ from pydantic import Field
 from genwright.core import GenwrightError, MissingExtra, ModelError, Run, Tell, UsageError, write_text
 from genwright.core import Settings as _Settings
 
+_MANY = 10_000  # requests of one replica: its own queue says when there are too many
 _LOOK = 0.3  # seconds between two looks at what has happened
 _PASSED_ON = ("GENWRIGHT_", "HF_", "OMP_", "TOKENIZERS_", "TRANSFORMERS_")  # of the environment
 
@@ -213,6 +214,45 @@ class _Worker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {"made": [json.dumps(self.work(json.loads(part))) for part in batch["part"]]}
+
+
+# -- replicas of a server ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def replicas(build: Callable[[], Any], settings: Settings, *, host: str, port: int, drain: float) -> Iterator[None]:
+    """Within it `workers` copies of the ASGI app that `build` makes answer behind one address, by Ray Serve.
+
+    Each copy is a whole server; what they share lies in the database and the data folder that `build` knows. One that
+    dies is made anew, elsewhere if need be; `drain` is the seconds that answers under way get. Raises ModelError when
+    they do not come up.
+    """
+    with _cluster(settings):
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        from ray import serve
+        from ray.serve.config import ProxyLocation
+
+        deployment: Any = serve.deployment(
+            serve.ingress(lambda: build())(), name="genwright", num_replicas=settings.workers,
+            max_ongoing_requests=_MANY, graceful_shutdown_timeout_s=drain, health_check_period_s=2,
+            ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
+        )  # fmt: skip
+        serve.start(proxy_location=ProxyLocation.HeadOnly, http_options={"host": host, "port": port})
+        try:
+            _run(serve, deployment)
+            yield
+        finally:
+            serve.shutdown()
+
+
+def _run(serve: Any, deployment: Any) -> None:
+    try:
+        serve.run(deployment.bind(), name="genwright", route_prefix="/")
+    except RuntimeError as error:
+        said = str(error).strip().splitlines()
+        raise ModelError(
+            f"The replicas do not come up: {said[-1]}", "Serve the same options without Ray first."
+        ) from None
 
 
 # -- the cluster ------------------------------------------------------------------------------------------------------

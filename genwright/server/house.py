@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from starlette.requests import HTTPConnection
 
+from genwright.core import choose
 from genwright.core.home import state
 
 if TYPE_CHECKING:
@@ -62,7 +63,14 @@ class Options(BaseModel):
     largest_body: int = Field(10_000_000, ge=1, description="Bytes of a request's body; files have their own limit")
     largest_file: int = Field(512_000_000, ge=1, description="Bytes of an uploaded file")
     embedder: str = Field("universal-sentence-encoder", description="Model of /v1/embeddings and vector stores")
+    executor: str | dict[str, Any] = Field("local", description="Where it runs: local, or {name: ray, workers: 3}")
     moderators: list[str | dict[str, Any]] = Field(["pii"], description="Guards that /v1/moderations asks")
+
+    @field_validator("executor")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        choose("executors", given)
+        return given
 
     @property
     def url(self) -> str:

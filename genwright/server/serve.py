@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genwright.core import SILENT, GenwrightError, MissingExtra, ModelError, Tell, UsageError
+from genwright.core import SILENT, Chosen, GenwrightError, MissingExtra, ModelError, Tell, UsageError, choose
 
 if TYPE_CHECKING:
     from .house import House, Options
@@ -48,6 +48,10 @@ def serve_options(options: Options, *, tell: Tell = SILENT) -> None:
     except ImportError as error:
         raise MissingExtra(error.name or "fastapi", "serve") from None
     logs.begin()
+    chosen = choose("executors", options.executor)
+    if hasattr(chosen.module, "replicas"):
+        _serve_replicas(options, chosen, tell)
+        return
     with _taken(options.host, options.port) as door:
         house = household(options)
         config = uvicorn.Config(
@@ -60,6 +64,26 @@ def serve_options(options: Options, *, tell: Tell = SILENT) -> None:
         raise trouble
     if trouble:
         raise ModelError(str(trouble))
+
+
+def _serve_replicas(options: Options, chosen: Chosen, tell: Tell) -> None:
+    """Whole servers side by side, as the executor has it; what they share is the database and the data folder."""
+    household(options).store.close()  # whatever is wrong is said here, once, and the tables are made once
+
+    def app() -> Any:
+        from . import logs
+        from .app import create_app
+
+        logs.begin()
+        return create_app(household(options))
+
+    where = {"host": options.host, "port": options.port, "drain": options.drain}
+    with chosen.module.replicas(app, chosen.settings, **where):
+        tell.note(f"Replicas answer at http://{options.host}:{options.port}/v1 (stop with Ctrl-C).")
+        told = threading.Event()
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, lambda *_: told.set())
+        told.wait()
 
 
 def household(options: Options) -> House:
