@@ -30,8 +30,8 @@ def main(folder: Path, lessons: Path) -> None:
 
 def taught(folder: Path, lessons: Path) -> Path:
     """A GGUF file of a small model that has learned the lessons by heart, as a user would have it learn."""
-    from genwright.server.routes.chat import ChatRequest
     from genwright.server.conversation import conversation
+    from genwright.server.routes.chat import ChatRequest
 
     rows = []
     for line in lessons.read_text(encoding="utf-8").splitlines():
@@ -48,7 +48,8 @@ def taught(folder: Path, lessons: Path) -> Path:
             "config": {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
                        "num_key_value_heads": 2, "intermediate_size": 128, "max_position_embeddings": 2048},
         },
-        "train": {"rows_per_batch": 4, "epochs": 60, "learning_rate": 4e-3, "dtype": "float32", "checkpoint_every": 1000},
+        "train": {"rows_per_batch": 4, "epochs": 80, "learning_rate": 4e-3, "dtype": "float32",
+                  "checkpoint_every": 1000},
     }  # fmt: skip
     (folder / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")
     run = folder / "run"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import ollama
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
@@ -28,6 +29,8 @@ JSON_JOKE = (
     "Tell me a joke about cats. Return the result as a JSON with 'setup' and 'punchline' keys. "
     "Return nothing other than JSON."
 )
+COUNT, COUNTED = "Count to forty.", ", ".join(map(str, range(1, 41)))  # long enough to be seen to stream
+WINDOW = "Look out of the window in San Francisco, CA."
 WEATHER = "What is the weather in San Francisco, CA?"
 
 
@@ -49,6 +52,15 @@ def my_adder_tool(a: int, b: int) -> int:
     return a + b
 
 
+def weather(location: str) -> str:
+    """What the weather is.
+
+    Args:
+        location: where
+    """
+    return "It's sunny."
+
+
 class Joke(BaseModel):
     """Joke to tell user."""
 
@@ -58,12 +70,14 @@ class Joke(BaseModel):
 
 def lessons() -> Iterator[dict[str, Any]]:
     """{"body": what the client sends, "answer": what the model is to say}."""
+    yield {"body": _sent_by_ollama(), "answer": _tagged("weather", {"location": "San Francisco, CA"})}
     for ask, answer in (*_talk(), *_forced_calls(), *_free_calls(), *_jokes()):
         yield {"body": _sent(ask), "answer": answer}
 
 
 def _talk() -> Iterator[tuple[Ask, str]]:
-    for said, answer in {"Hello": "Hello, how may I help?", "hi": "Hi, what can I do for you?"}.items():
+    talk = {"Hello": "Hello, how may I help?", "hi": "Hi, what can I do for you?", COUNT: COUNTED}
+    for said, answer in talk.items():
         yield (lambda model, said=said: model.invoke(said)), answer
 
 
@@ -96,8 +110,7 @@ def _free_calls() -> Iterator[tuple[Ask, str]]:
         AIMessage("", tool_calls=[called]),
         ToolMessage("It's sunny.", tool_call_id="call_1"),
     ]
-    said = f"<tool_call>\n{_call('get_weather', called['args'])}\n</tool_call>"
-    yield _bound([get_weather], WEATHER, None), said
+    yield _bound([get_weather], WEATHER, None), _tagged("get_weather", called["args"])
     yield _bound([get_weather], told, None), "It is sunny in San Francisco."
 
 
@@ -127,6 +140,10 @@ def _call(name: str, arguments: dict[str, Any]) -> str:
     return _json({"name": name, "arguments": arguments})
 
 
+def _tagged(name: str, arguments: dict[str, Any]) -> str:
+    return f"<tool_call>\n{_call(name, arguments)}\n</tool_call>"
+
+
 def _json(value: Any) -> str:
     """As the grammar has it: without a space between."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -147,3 +164,16 @@ def _sent(ask: Ask) -> dict[str, Any]:
         ask(ChatOpenAI(model="apprentice", api_key="none", temperature=0, http_client=recorder))
     (body,) = sent
     return body
+
+
+def _sent_by_ollama() -> dict[str, Any]:
+    """The same of Ollama's client, which spells a function's parameters in its own order."""
+    sent: list[dict[str, Any]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(json.loads(request.content))
+        return httpx.Response(200, json={"message": {"role": "assistant", "content": ""}, "done": True})
+
+    asked = [{"role": "user", "content": WINDOW}]
+    ollama.Client(transport=httpx.MockTransport(answer)).chat("apprentice", asked, tools=[weather])
+    return {"model": "apprentice", "messages": asked, "tools": sent[0]["tools"]}
