@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,9 +40,14 @@ class Line:
         self.places, self.taken = places, 0
         self.waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
+    @property
+    def is_free(self) -> bool:
+        """Whether there is a place that nobody waits for."""
+        return self.taken < self.places and not self.waiting
+
     async def enter(self, who: str) -> None:
         """Take a place, or wait for one. Whoever is cancelled waits no more."""
-        if self.taken < self.places and not self.waiting:
+        if self.is_free:
             self.taken += 1
             return
         mine = asyncio.get_running_loop().create_future()
@@ -158,23 +162,25 @@ class Desk:
             line = await self._enter(served, visit)
             meters.started(name)
             try:
-                line.widen(int((await self._in_time(visit, self.fleet.ready(served)))["parallel"]))
-                async with aclosing(self.fleet.ask(name, request, box=visit.box)) as parts:
-                    async for part in parts:
-                        visit.note(part)
-                        if part.text:
-                            at = loop.time()
-                            if visit.pieces == 1:
-                                meters.first_token(name, at - began)
-                            else:
-                                meters.token_gap(name, at - last)
-                            last = at
-                        yield part
+                await self._in_time(visit, self.fleet.begin(served, request, visit.box))
+                line.widen(self.fleet.parallel(served))
+                get = visit.box.get
+                while (part := await get()) is not None:
+                    visit.note(part)
+                    if part.text:
+                        at = loop.time()
+                        if visit.pieces == 1:
+                            meters.first_token(name, at - began)
+                        else:
+                            meters.token_gap(name, at - last)
+                        last = at
+                    yield part
                 visit.status = "stop" if visit.status == "aborted" else visit.status
             except (GenwrightError, Wrong) as error:
                 visit.status = _status(error)
                 raise
             finally:
+                visit.box.cancel()
                 self._visits.discard(visit)
                 await self._last_words(visit, request)
                 turn.count(visit.prompt_tokens, visit.completion_tokens)
@@ -233,13 +239,15 @@ class Desk:
         """Take a place for the model's process, in turn. Raises Wrong (429, 504)."""
         line = self._lines.setdefault(self.fleet.seat_of(served), Line(self.fleet.parallel(served)))
         who = visit.caller.key_id or visit.caller.owner
-        if line.taken >= line.places or line.waiting:
+        if line.is_free:
+            line.taken += 1
+        else:
             self._make_room(who)
             self.meters.queue(self.waiting + 1)
-        try:
-            await self._in_time(visit, line.enter(who))
-        finally:
-            self.meters.queue(self.waiting)
+            try:
+                await self._in_time(visit, line.enter(who))
+            finally:
+                self.meters.queue(self.waiting)
 
         def over(said: dict[str, Any]) -> None:
             visit.count(said)

@@ -14,7 +14,7 @@ import logging
 import time
 from array import array
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,13 @@ class Seat:
     loads: Patience = field(default_factory=lambda: Patience(1, 1.0, 60.0))
     crashes: Patience = field(default_factory=lambda: Patience(5, 5.0, 300.0))
     upstream: Patience = field(default_factory=lambda: Patience(5, 5.0, 60.0))
+
+    def heard(self, failed: bool) -> None:
+        """How an upstream fared with a request."""
+        if failed:
+            self.upstream.failed()
+        else:
+            self.upstream.went_well()
 
     @property
     def name(self) -> str:
@@ -165,32 +172,27 @@ class Fleet:
 
     # -- asking them -----------------------------------------------------------------------------------------------
 
-    async def ask(
-        self, name: str, request: Request, *, caller: Caller | None = None, box: Mailbox | None = None
-    ) -> AsyncGenerator[Part]:
-        """The parts of an answer; closing it cancels the decoding. The model's defaults stand for what is not set.
-
-        `box` is what the answer arrives in, for whoever wants to hear when the worker is done with it, or to `fail`
-        it. Raises Wrong (404, 503 …) and whatever the model raises.
-        """
-        box = box or Mailbox()
+    async def ask(self, name: str, request: Request, *, caller: Caller | None = None) -> AsyncGenerator[Part]:
+        """The parts of an answer; closing it cancels the decoding. Raises as `begin` does."""
+        box = Mailbox()
+        await self.begin(self.find(name, caller), request, box)
         try:
-            served = self.find(name, caller)
-            seat = self._seat(served)
-            _check_upstream(seat)
-            link = await self._ready(served)
-            fields = request.model_dump(mode="json", exclude_unset=True)
-            async with aclosing(link.ask(box, _voice(served), fields)) as parts:
-                async for part in parts:
-                    yield part
-            seat.upstream.went_well()
-        except ModelError:
-            if served.is_elsewhere:
-                seat.upstream.failed()
-            raise
+            while (part := await box.get()) is not None:
+                yield part
         finally:
-            if not box.ordered:
-                box.end()
+            box.cancel()
+
+    async def begin(self, served: Served, request: Request, box: Mailbox) -> None:
+        """Order an answer; its parts arrive in the box. The model's defaults stand for what the request does not set.
+
+        Loads the model if it is not. Raises Wrong (503 …) and what loading raises; the box raises the rest.
+        """
+        seat = self._seat(served)
+        _check_upstream(seat)
+        link = await self._ready(served)
+        if served.is_elsewhere:
+            box.seen = seat.heard
+        link.ask(box, _voice(served), request.model_dump(mode="json", exclude_unset=True))
 
     async def embed(
         self, name: str, texts: Sequence[str], *, caller: Caller | None = None

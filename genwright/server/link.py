@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class Mailbox:
     it had taken ({"prompt_tokens", "completion_tokens"}).
     """
 
-    __slots__ = ("_items", "_waiter", "cancel", "ended", "loop", "ordered", "over")
+    __slots__ = ("_items", "_waiter", "cancel", "ended", "loop", "ordered", "over", "seen")
 
     def __init__(self, over: Callable[[dict[str, Any]], None] | None = None):
         self.loop = asyncio.get_running_loop()
@@ -42,7 +42,8 @@ class Mailbox:
         self.over = over
         self.ordered = False  # the worker knows of it
         self.ended = False  # the worker is done with it
-        self.cancel: Callable[[], None] = lambda: None
+        self.cancel: Callable[[], None] = lambda: None  # tell the worker to stop, if it has not ended
+        self.seen: Callable[[bool], None] | None = None  # whoever wants to know whether the model failed
 
     def put(self, item: str | Part | BaseException | None) -> None:
         """A piece of text, a part, an error to raise, or None for the end."""
@@ -67,8 +68,8 @@ class Mailbox:
             if self.over:
                 self.over(taken or {})
 
-    async def get(self) -> str | Part | None:
-        """The next piece, or None at the end. Raises what was put to be raised."""
+    async def get(self) -> Part | None:
+        """The next part, or None at the end. Raises what was put to be raised."""
         items = self._items
         if not items:
             self._waiter = self.loop.create_future()
@@ -77,6 +78,8 @@ class Mailbox:
             finally:
                 self._waiter = None
         item = items.popleft()
+        if isinstance(item, str):
+            return Part(text=item)
         if isinstance(item, BaseException):
             raise item
         return item
@@ -122,27 +125,22 @@ class Link:
             raise
         return link
 
-    async def ask(self, box: Mailbox, voice: str, request: dict[str, Any]) -> AsyncGenerator[Part]:
-        """The parts of an answer. Closing the generator cancels the order."""
-        number = self._order(box, "ask", voice=voice, request=request)
-        try:
-            while (said := await box.get()) is not None:
-                yield Part(text=said) if isinstance(said, str) else said
-        finally:
-            self.cancel(number)
+    def ask(self, box: Mailbox, voice: str, request: dict[str, Any]) -> None:
+        """Order an answer; it arrives in the box, whose `cancel` stops it. Raises Wrong (503) when the process died."""
+        self._order(box, "ask", voice=voice, request=request)
 
     async def call(self, do: str, **order: Any) -> Any:
         """What a small order finds. Raises what the model raises."""
         found: dict[str, Any] = {}
         box = Mailbox(found.update)
-        number = self._order(box, do, **order)
+        self._order(box, do, **order)
         try:
             await box.get()
         finally:
-            self.cancel(number)
+            box.cancel()
         return found.get("found")
 
-    def cancel(self, number: int) -> None:
+    def _cancel(self, number: int) -> None:
         if number in self._boxes:
             self._tell({"id": number, "do": "cancel"})
 
@@ -166,14 +164,13 @@ class Link:
 
     # -- lines --------------------------------------------------------------------------------------------------------
 
-    def _order(self, box: Mailbox, do: str, **order: Any) -> int:
+    def _order(self, box: Mailbox, do: str, **order: Any) -> None:
         if self.gone.done():
             raise self._crashed()
         number = next(self._numbers)
-        self._boxes[number], box.ordered, box.cancel = box, True, partial(self.cancel, number)
+        self._boxes[number], box.ordered, box.cancel = box, True, partial(self._cancel, number)
         self.idle.clear()
         self._tell({"id": number, "do": do, **order})
-        return number
 
     def _tell(self, order: dict[str, Any]) -> None:
         if not self._pipe.is_closing():
@@ -194,8 +191,11 @@ class Link:
 
     def _done(self, number: int, box: Mailbox, said: dict[str, Any]) -> None:
         del self._boxes[number]
+        error = _error(said["error"]) if "error" in said else None
+        if box.seen:
+            box.seen(isinstance(error, ModelError))
         box.end(said.get("end"))
-        box.put(_error(said["error"]) if "error" in said else None)
+        box.put(error)
         if not self._boxes:
             self.idle.set()
 

@@ -20,12 +20,12 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
@@ -55,9 +55,8 @@ def main() -> None:
     except Exception as error:
         _write(out, [[0, _error(error)]])
         os._exit(1)
-    worker = Worker(room)
+    worker = Worker(room, out)
     worker.say(0, {"end": room.facts()})
-    threading.Thread(target=worker.write, args=(out,), daemon=True).start()
     threading.Thread(target=worker.watch, daemon=True).start()
     for line in sys.stdin.buffer:
         worker.take(orjson.loads(line))
@@ -92,15 +91,29 @@ def _open(options: dict[str, Any]) -> Answers | Vectors:
 class Worker:
     """Orders in, events out."""
 
-    def __init__(self, room: Answers | Vectors):
-        self.room = room
-        self.out: SimpleQueue[tuple[int, Said]] = SimpleQueue()
+    def __init__(self, room: Answers | Vectors, out: BinaryIO):
+        self.room, self.out = room, out
+        self.waiting: deque[tuple[int, Said]] = deque()
+        self.writing = threading.Lock()
         self.cancelled: dict[int, threading.Event] = {}
         self.answers = ThreadPoolExecutor(min(_MOST, room.parallel), "answer")
         self.errands = ThreadPoolExecutor(2, "errand")  # small things need not wait behind answers
 
     def say(self, number: int, said: Said) -> None:
-        self.out.put((number, said))
+        """Write it, with all that others have to say; or leave it to whoever is writing at this moment.
+
+        That one looks again after it has let go, so nothing stays behind; and no thread is woken only to write.
+        """
+        self.waiting.append((number, said))
+        while self.waiting and self.writing.acquire(blocking=False):
+            try:
+                _write(self.out, joined(self._ready()))
+            finally:
+                self.writing.release()
+
+    def _ready(self) -> Iterator[tuple[int, Said]]:
+        while self.waiting:
+            yield self.waiting.popleft()
 
     def take(self, order: dict[str, Any]) -> None:
         """Begin an order, or end one."""
@@ -122,16 +135,6 @@ class Worker:
             self.say(number, _error(error))
         finally:
             del self.cancelled[number]
-
-    def write(self, out: BinaryIO) -> None:
-        """All that is ready at a moment, in one line."""
-        while True:
-            events = [self.out.get()]
-            try:
-                while True:
-                    events.append(self.out.get_nowait())
-            except Empty:
-                _write(out, joined(events))
 
     def watch(self) -> None:
         """End when the process that the model runs in has ended: whoever started us starts us again."""
@@ -163,8 +166,9 @@ def joined(events: Iterable[tuple[int, Said]]) -> list[list[Any]]:
 
 
 def _write(out: BinaryIO, events: list[list[Any]]) -> None:
-    out.write(to_line(events))
-    out.flush()
+    if events:
+        out.write(to_line(events))
+        out.flush()
 
 
 def to_line(said: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 The engine joins as any other distribution's would: by an entry point, in a folder on PYTHONPATH. What it does stands
 in the last message, as JSON: {"say": ["a", "b"], "times": 100, "pause": 0.01, "fail": "ZeroDivisionError"}.
+With "stamp" it says the time at which it says it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,7 +69,7 @@ class Says:
             for piece in told.get("say", ()):
                 time.sleep(told.get("pause", 0))
                 said += 1
-                yield core.Part(text=piece)
+                yield core.Part(text=f"{time.monotonic():.6f} " if told.get("stamp") else piece)
         if "fail" in told:
             raise {"MemoryError": MemoryError, "ZeroDivisionError": ZeroDivisionError}.get(
                 told["fail"], getattr(core, told["fail"], None)
@@ -152,3 +157,83 @@ def whole_server(options: Options) -> Iterator[tuple[str, House]]:
         server.should_exit = True
         thread.join(15)
         door.close()
+
+
+SERVE = """
+import sys
+from genwright.core import Tell
+from genwright.server.house import Options
+from genwright.server.serve import serve_options
+
+class Say(Tell):
+    def note(self, text):
+        print(text, flush=True)
+
+serve_options(Options.model_validate_json(sys.argv[1]), tell=Say())
+"""
+
+
+@dataclass
+class Running:
+    """A server in a process of its own."""
+
+    process: subprocess.Popen[str]
+    port: int
+    log: Path
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def workers(self) -> list[int]:
+        """Processes that it started, and those that they started."""
+        found, todo = [], [self.process.pid]
+        while todo:
+            for place in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
+                try:
+                    children = [int(pid) for pid in place.read_text().split()]
+                except OSError:  # it has just ended
+                    continue
+                found += children
+                todo += children
+        return found
+
+    def cpu(self) -> dict[str, float]:
+        """Seconds of processor time that the server and its workers took so far."""
+        return {"server": _cpu(self.process.pid), "workers": sum(map(_cpu, self.workers))}
+
+
+def _cpu(pid: int) -> float:
+    """By nanoseconds where the kernel counts them, else by its ticks."""
+    total = 0
+    for place in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        total += int(place.read_text().split()[0])
+    if total:
+        return total / 1e9
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def running_server(place: Path, options: dict[str, Any]) -> Iterator[Running]:
+    """A server in a process of its own, once it answers; it is killed at the end if it has not ended."""
+    log = place / "server.log"
+    told = json.dumps({"port": 0, "data": str(place / "data"), **options})
+    with log.open("ab") as words:
+        process = subprocess.Popen([sys.executable, "-c", SERVE, told], stdout=subprocess.PIPE, stderr=words, text=True)
+    try:
+        assert process.stdout
+        line = process.stdout.readline()
+        assert " at http://127.0.0.1:" in line, (line, log.read_text()[-2000:])
+        yield Running(process, int(line.partition("127.0.0.1:")[2].partition("/")[0]), log)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if process.stdout:
+            process.stdout.close()

@@ -254,7 +254,7 @@ def test_usage_is_written_also_of_what_was_cut_off_refused_or_failed(office: Any
     desk.keys = type("Open", (), {"is_valid": staticmethod(valid)})()
 
     async def use() -> Usage | None:
-        await heard(desk.ask(caller, "m", asking(say=["a", "b", "c"])))
+        await heard(desk.ask(caller, "m", asking(say=["a", "b", "c"], pause=0.01)))
         async with aclosing(desk.ask(caller, "m", asking(say=["x"], times=1000, pause=0.02))) as parts:
             await anext(parts)
         with pytest.raises(Refused):
