@@ -85,6 +85,10 @@ def compare(args: Namespace, screen: Screen) -> dict[str, Any]:
 
 
 def generate(args: Namespace, screen: Screen) -> dict[str, Any]:
+    if args.file:
+        return _generate_file(args, screen)
+    if args.prompt is None:
+        raise UsageError("What shall be asked?", "Give a prompt, `-` for standard input, or --file ROWS --out ANSWERS.")
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     answerer = _open(args)
     said = []
@@ -101,6 +105,19 @@ def generate(args: Namespace, screen: Screen) -> dict[str, Any]:
     else:
         screen.stream("\n")
     return {"model": answerer.name, "answer": "".join(said), "provenance": answerer.provenance.as_dict()}
+
+
+def _generate_file(args: Namespace, screen: Screen) -> dict[str, Any]:
+    from genwright.verbs.answer_file import answer_file
+
+    if not args.out or args.prompt is not None:
+        raise UsageError("--file answers rows into another file, and takes no prompt.", "Add --out answers.jsonl.")
+    found = answer_file(
+        args.model, Path(args.file), Path(args.out), options=_options(args), engine=args.engine, guards=args.guard,
+        executor=_plugin_option(args.executor, "executors"), tell=screen.tell,
+    )  # fmt: skip
+    screen.say(f"{args.out}  {', '.join(f'{count:,} {name}' for name, count in found.items())}")
+    return {"file": args.out} | found
 
 
 def chat(args: Namespace, screen: Screen) -> dict[str, Any]:
@@ -291,11 +308,11 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _plugin_option(text: str) -> Any:
+def _plugin_option(text: str, shelf: str = "formats") -> Any:
     """`gguf:quantization=q4_0,x=1` as a choice."""
     name, _, options = text.partition(":")
     pairs = [pair for pair in options.split(",") if pair]
-    return choose("formats", {"name": name, **_changes(pairs)})
+    return choose(shelf, {"name": name, **_changes(pairs)})
 
 
 def _open(args: Namespace) -> Any:

@@ -124,7 +124,9 @@ def _model_commands(command: Command) -> None:
         one = command(name, text)
         one.add_argument("model", help="a run, card, folder, GGUF file or hf:org/name")
         if name == "generate":
-            one.add_argument("prompt", help="what to ask; - is standard input")
+            one.add_argument("prompt", nargs="?", help="what to ask; - is standard input")
+            one.add_argument("--file", metavar="ROWS", help="answer every row of a JSON-lines file into --out instead")
+            one.add_argument("--executor", default="local", metavar="NAME[:KEY=VALUE,…]", help="ray:workers=4")
         else:
             one.add_argument("--once", metavar="PROMPT", help="ask this, show the answer and leave")
         one.add_argument("--system", default="", help="system message")
