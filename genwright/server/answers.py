@@ -7,6 +7,7 @@ What goes wrong before the first delta is an HTTP error; after it, the stream it
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -44,7 +45,8 @@ class Answer:
     cached_tokens: int = 0
     stopped_by: str | None = None  # the stop text that ended it, if the engine tells
     refused: Refused | None = None
-    text: str = ""  # filled by `gather`, as are the next two
+    first: float = 0.0  # when its first delta came (time.perf_counter); filled by `keep`, as are the next three
+    text: str = ""
     calls: list[dict[str, str]] = field(default_factory=list)  # each {"id", "name", "arguments"}
     logprobs: list[dict[str, Any]] = field(default_factory=list)
 
@@ -95,6 +97,7 @@ class Answer:
 
     def keep(self, delta: Delta) -> None:
         """Add a delta to `text`, `calls` and `logprobs`."""
+        self.first = self.first or time.perf_counter()
         if delta.call < 0:
             self.text += delta.text
         elif delta.name:

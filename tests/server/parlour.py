@@ -73,10 +73,10 @@ def upstream(script: Script) -> FastAPI:
         try:
             for piece in script.pieces:
                 await asyncio.sleep(script.pause)
-                yield _chunk({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
+                yield _chunk({"choices": [{"index": 0, "delta": {"content": piece}, "text": piece}]})
             if script.error:
                 yield _chunk({"error": {"message": script.error}})
-            yield _chunk({"choices": [{"index": 0, "delta": {}, "finish_reason": script.finish}]})
+            yield _chunk({"choices": [{"index": 0, "delta": {}, "text": "", "finish_reason": script.finish}]})
             yield _chunk({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": len(script.pieces)}})
             yield b"data: [DONE]\n\n"
             ended = True
@@ -84,6 +84,7 @@ def upstream(script: Script) -> FastAPI:
             script.running -= 1
             script.closed += not ended
 
+    @app.post("/v1/completions")
     @app.post("/v1/chat/completions")
     async def answer(request: Request) -> Response:
         script.asked.append(await request.json())
@@ -115,7 +116,7 @@ def parlour_in(place: Path, **options: Any) -> Iterator[Parlour]:
             models = [
                 {"name": "tiny", "source": str(tiny_file(place)),
                  "engine": {"runner": "llama.cpp", "context": CONTEXT, "parallel": 4, "threads": 1}},
-                {"name": "says", "base_url": far, "engine": {"parallel": 8, "retries": 0}},
+                {"name": "says", "base_url": far, "engine": {"parallel": 8, "retries": 0, "failures": 0}},
                 {"name": "guarded", "source": str(_guarded(place, far))},
             ]  # fmt: skip
             told = {"models": models, "aliases": {"alias": "says"}, "memory": 10**10} | options

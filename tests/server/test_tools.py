@@ -27,7 +27,7 @@ TOOLS: Any = [
     },
     {"type": "function", "function": {"name": "time", "parameters": TIME}},
     {"type": "function", "function": {"name": "reset"}},
-]
+]  # fmt: skip
 CALL = '{"name": "time", "arguments": {"zone": "UTC"}}'
 QUESTION = [{"role": "user", "content": "What is the weather in Oslo?"}]
 

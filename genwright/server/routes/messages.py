@@ -67,7 +67,7 @@ class CountRequest(Strict):
 
     def tools_told(self) -> Tools | None:
         """Raises Wrong (400)."""
-        choice = self.tool_choice or {"type": "auto"}
+        choice = {"type": "auto"} if self.tool_choice is None else self.tool_choice
         said: Any = {"auto": "auto", "any": "required", "none": "none"}.get(str(choice.get("type")))
         if choice.get("type") == "tool":
             said = {"type": "function", "name": choice.get("name")}

@@ -228,7 +228,7 @@ async def _lines(asking: Asking, answer: Answer, clock: _Clock, chat: bool) -> A
     called: dict[str, str] | None = None  # a call leaves whole
     async with aclosing(begun([answer])) as pieces:
         async for _, delta in pieces:
-            clock.first = clock.first or time.perf_counter()
+            answer.first = answer.first or time.perf_counter()
             if called and (delta is None or delta.name or delta.call < 0):
                 yield _dumped(_line(asking, chat, "", [_call(**called)]) | {"done": False})
                 called = None
@@ -244,15 +244,15 @@ async def _lines(asking: Asking, answer: Answer, clock: _Clock, chat: bool) -> A
 
 
 class _Clock:
-    """When an answer was asked for and when it began."""
+    """When an answer was asked for."""
 
     def __init__(self) -> None:
-        self.start, self.first = time.perf_counter(), 0.0
+        self.start = time.perf_counter()
 
     def ending(self, answer: Answer) -> dict[str, Any]:
         """The last line's figures; durations in nanoseconds."""
         now = time.perf_counter()
-        first = self.first or now
+        first = answer.first or now
         return {"done": True, "done_reason": "stop" if answer.finish == "tool_calls" else answer.finish,
                 "total_duration": _ns(now - self.start), "load_duration": 0,
                 "prompt_eval_count": answer.prompt_tokens, "prompt_eval_duration": _ns(first - self.start),

@@ -19,7 +19,7 @@ from ..house import Caller, House, caller_of, house_of
 from ..items import Output, input_items, turns_of
 from ..leaving import unless_gone
 from ..store.tables import Job
-from ..tools import Function, Tools
+from ..tools import Function, Name, Tools
 from ..wire import Page, documented, event, new_id, now, read_body, shaped
 
 router = APIRouter()
@@ -44,8 +44,18 @@ class TextConfig(Strict):
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class ResponseTool(Function):
+class ResponseTool(Strict):
+    """A function, in the spelling of responses."""
+
     type: Literal["function"]
+    name: Name
+    description: str | None = Field(None, max_length=20_000)
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    @property
+    def function(self) -> Function:
+        return Function(**self.model_dump(exclude={"type"}))
 
 
 class InputRequest(Strict):
@@ -65,7 +75,8 @@ class InputRequest(Strict):
 
     def tools_told(self) -> Tools | None:
         """Raises Wrong (400)."""
-        return Tools.of(self.tools or (), self.tool_choice, parallel=self.parallel_tool_calls is not False)
+        functions = [tool.function for tool in self.tools or ()]
+        return Tools.of(functions, self.tool_choice, parallel=self.parallel_tool_calls is not False)
 
     def wanted(self) -> dict[str, Any] | None:
         """The JSON schema of the answer; None for plain text. Raises Wrong (400)."""
