@@ -53,7 +53,7 @@ class Store:
     Raises UsageError when it cannot be reached or was made by a newer Genwright, MissingExtra without its driver.
     """
 
-    def __init__(self, url: str, *, threads: int = 4):
+    def __init__(self, url: str, *, threads: int = 4, at: str = NEWEST):
         self.url = _url_of(url)
         self.is_sqlite = self.url.drivername.startswith("sqlite")
         if self.is_sqlite:
@@ -61,7 +61,7 @@ class Store:
         self.engine = self._engine(threads)
         self.reader = self.engine.execution_options(reading=True)
         self.threads = ThreadPoolExecutor(threads, "store")
-        self._open()
+        self._open(at)
 
     @contextmanager
     def begin(self, *, reading: bool = False) -> Iterator[Session]:
@@ -75,6 +75,13 @@ class Store:
             _LOG.error("the database cannot be used: %s", error.orig, exc_info=error)
             raise Wrong(503, "The server's database cannot be used now; try again in a moment.",
                         code="store_unavailable", headers={"Retry-After": "5"}) from error  # fmt: skip
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """The database as it is at one moment, for reading, however long that takes and whatever others write."""
+        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        with self.reader.connect().execution_options(**options) as connection, connection.begin():
+            yield connection
 
     async def run(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.in_thread(lambda: self._done(False, work, *args, **kwargs))
@@ -129,13 +136,13 @@ class Store:
             event.listen(engine, "begin", _begin)
         return engine
 
-    def _open(self) -> None:
+    def _open(self, at: str) -> None:
         turn = locked(Path(f"{self.url.database}.lock")) if self.is_sqlite else nullcontext()
         try:
             with turn, self.engine.begin() as connection:
                 if not self.is_sqlite:
                     connection.execute(text("select pg_advisory_xact_lock(848480001)"))
-                upgrade(connection)
+                upgrade(connection, at)
         except DBAPIError as error:
             self.close()
             raise UsageError(f"The database {self.url!r} cannot be opened: {error.orig}.", _URLS) from error
@@ -151,11 +158,11 @@ def upgrade(connection: Connection, to: str = NEWEST) -> None:
     """Bring the tables to the shape of migration `to`, inside the connection's transaction. Others wait for it."""
     has = connection.dialect.has_table(connection, "alembic_version")
     at = connection.execute(text("select version_num from alembic_version")).scalar() if has else None
-    if at == to:
-        return
     if at is not None and at > NEWEST:
         raise UsageError(f"The database was made by a newer Genwright (its tables are at {at}, known is {NEWEST}).",
                          "Install the newer version again, or use another --data folder.")  # fmt: skip
+    if at is not None and at >= to:
+        return
     from alembic import command
     from alembic.config import Config
 
