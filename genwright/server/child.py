@@ -7,9 +7,11 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _TICK = 0.5  # seconds between two looks at how far it is
 _PATIENCE = 8.0  # seconds that it gets to end by itself when the server ends
@@ -70,10 +72,10 @@ class Child:
                     await said(found)
 
 
-async def undisturbed(work: Coroutine[Any, Any, None]) -> None:
-    """Let `work` come to its end, however often this task is cancelled meanwhile."""
+async def undisturbed(work: Awaitable[T]) -> T:
+    """The result of `work`, however often this task is cancelled meanwhile; whoever calls it ends soon after."""
     task = asyncio.ensure_future(work)
     while not task.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(task)
-    task.result()
+    return task.result()

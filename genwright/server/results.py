@@ -1,8 +1,11 @@
-"""Results: files that the server itself makes for a caller, beside those that were uploaded."""
+"""Results: what jobs take from a caller's files, and the files that they leave."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterable
+from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -44,3 +47,15 @@ def file_for(session: Session, id: str, owner: str, purpose: str, param: str) ->
         raise Wrong(400, f"The file {id} was uploaded for {file.purpose!r}, not for {purpose!r}.", param=param,
                     code="wrong_purpose")  # fmt: skip
     return file
+
+
+def borrow(blob: Path, target: Path) -> None:
+    """The content of a blob at `target` too, to be read only: it stays there when the file is deleted."""
+    if target.exists():
+        return
+    try:
+        os.link(blob, target)
+    except OSError:  # another disk, or a system without links
+        part = target.with_name(f".{target.name}.tmp")
+        shutil.copyfile(blob, part)
+        os.replace(part, target)

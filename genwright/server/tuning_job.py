@@ -26,6 +26,7 @@ FAILED = 3  # exit code: failed.json says why, and trying again would not help
 
 
 def main(work: str, folder: Path) -> int:
+    """Do it, and say by the exit code how it ended: 0, FAILED, 130 when interrupted."""
     threading.Thread(target=_end_with_the_server, daemon=True).start()
     os.nice(5)  # whoever chats goes first
     try:

@@ -25,7 +25,7 @@ from .errors import Wrong
 from .house import House
 from .jobs import Jobs
 from .registry import Served
-from .results import file_for, keep_file
+from .results import borrow, file_for, keep_file
 from .store.tables import Job
 from .tuning import recipe_of, resolved, result_csv
 from .wire import new_id, now
@@ -91,7 +91,7 @@ class Tuning:
             return
         asked = (self.asked[f"{part}_file"], self.job.owner, "fine-tune", f"{part}_file")
         file = await self.house.store.read(file_for, *asked)
-        await asyncio.to_thread(_link, self.house.blobs.path(file.sha256), target)
+        await asyncio.to_thread(borrow, self.house.blobs.path(file.sha256), target)
 
     # -- second: the training ------------------------------------------------------------------------------------------
 
@@ -271,15 +271,6 @@ def _metrics(one: dict[str, Any], events: list[dict[str, Any]]) -> dict[str, Any
             found["valid_loss"] = event["held_out_loss"]
             found |= {"full_valid_loss": event["held_out_loss"]} if event["rows"] == rows else {}
     return {"step": one["step"], "model": one["model"], "metrics": found}
-
-
-def _link(blob: Path, target: Path) -> None:
-    try:
-        os.link(blob, target)
-    except OSError:  # another disk, or a system without links
-        part = target.with_name(f".{target.name}.tmp")
-        shutil.copyfile(blob, part)
-        os.replace(part, target)
 
 
 def _last_line(log: Path) -> str:
