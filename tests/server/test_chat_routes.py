@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from genwright.server.routes import chat, responses
+from genwright.server.store import documents
 from tests.formats.tiny import SENTENCES
 
+from .household import app_of, asgi, small_house
 from .parlour import ASK, Parlour, lines, raw, wait_until
 
 TINY: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": SENTENCES[0]}], "max_tokens": 60}
@@ -161,6 +166,35 @@ def test_answers_that_were_to_be_kept_are_listed_changed_and_forgotten(talk: Any
     assert list(talk.chat.completions.list()) == []
 
 
+def test_what_is_kept_is_its_owners_alone(tmp_path: Path) -> None:
+    house = small_house(tmp_path)
+    (_, ann), (_, bob) = (house.keys.create(owner) for owner in ("ann", "bob"))
+    with house.store.begin() as session:
+        documents.put(session, chat.KEPT, "chatcmpl-1", "ann", {"id": "chatcmpl-1", "choices": []})
+        kept = {"response": {"id": "resp_1", "status": "completed", "background": True}, "input": []}
+        documents.put(session, responses.KEPT, "resp_1", "ann", kept)
+
+    async def statuses(key: str) -> list[int]:
+        found = []
+        async with asgi(app_of(house, chat, responses), key) as http:
+            for verb, path in (
+                ("GET", "chat/completions/chatcmpl-1"), ("GET", "chat/completions/chatcmpl-1/messages"),
+                ("POST", "chat/completions/chatcmpl-1"), ("GET", "responses/resp_1"),
+                ("GET", "responses/resp_1/input_items"), ("POST", "responses/resp_1/cancel"),
+                ("DELETE", "chat/completions/chatcmpl-1"), ("DELETE", "responses/resp_1"),
+            ):  # fmt: skip
+                found.append(
+                    (await http.request(verb, f"http://127.0.0.1/v1/{path}", json={"metadata": {}})).status_code
+                )
+            listed = await http.get("http://127.0.0.1/v1/chat/completions")
+            found.append(len(listed.json()["data"]) if listed.status_code == 200 else listed.status_code)
+        return found
+
+    assert asyncio.run(statuses(bob)) == [404] * 8 + [0]
+    assert asyncio.run(statuses("gw-none")) == [401] * 9
+    assert asyncio.run(statuses(ann)) == [200] * 8 + [0]  # she deleted hers
+
+
 # -- errors have four keys --------------------------------------------------------------------------------------------
 
 
@@ -248,6 +282,18 @@ def test_a_failing_choice_fails_its_answer(parlour: Parlour, talk: Any) -> None:
     with pytest.raises(openai.InternalServerError, match="It broke"):
         talk.chat.completions.create(**ASK, n=3)
     assert wait_until(lambda: parlour.script.running == 0)
+
+
+def test_a_foreign_host_or_origin_is_turned_away(parlour: Parlour) -> None:
+    for header in ({"Host": "evil.example"}, {"Host": "127.0.0.1.evil.example:80"}, {"Origin": "https://evil.example"},
+                   {"Origin": "null"}, {"Host": ""}):  # fmt: skip
+        status, said, answer = raw(parlour.address, "POST", "/v1/chat/completions", ASK, **header)
+        assert status in (400, 403, 421)
+        assert "access-control-allow-origin" not in answer
+        assert set(said["error"]) == FOUR
+    assert not parlour.script.asked
+    status, said, answer = raw(parlour.address, "POST", "/v1/chat/completions", ASK, Host="localhost:1")
+    assert (status, len(answer["x-request-id"])) == (200, 32)
 
 
 # -- guards -----------------------------------------------------------------------------------------------------------

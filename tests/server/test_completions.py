@@ -1,13 +1,9 @@
-"""Completions and embeddings: texts gone on with as they are, scored, and made into vectors."""
+"""Completions: texts gone on with as they are, from words or tokens, and scored."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import math
-import struct
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -21,19 +17,8 @@ PROMPT = SENTENCES[0][:20]
 ASK: dict[str, Any] = {"model": "tiny", "prompt": PROMPT, "max_tokens": 8}
 
 
-@pytest.fixture
-def lenient(parlour: Parlour) -> Iterator[Any]:
-    """The client without strict mode: its type has no place for the null that streamed choices have by OpenAI's own
-    description (`finish_reason`), and a value there would end the stream for those who read it."""
-    with client(parlour.address, _strict_response_validation=False) as made:
-        yield made
-
-
 def _told(text: str) -> list[int]:
     return list(tokenizer()(text, add_special_tokens=False)["input_ids"])
-
-
-# -- completions ------------------------------------------------------------------------------------------------------
 
 
 def test_a_text_is_gone_on_with_without_a_template(talk: Any, lenient: Any) -> None:
@@ -125,41 +110,3 @@ def test_a_client_that_leaves_stops_all_its_completions(parlour: Parlour) -> Non
 
     asyncio.run(leave())
     assert wait_until(lambda: parlour.script.running == 0, 2.0)
-
-
-# -- embeddings -------------------------------------------------------------------------------------------------------
-
-ENCODER = "universal-sentence-encoder"
-
-
-def test_vectors_are_the_same_as_numbers_and_packed(talk: Any, lenient: Any) -> None:
-    plain = talk.embeddings.create(model=ENCODER, input=["a cat", "a dog"], encoding_format="float")
-    packed = lenient.embeddings.create(model=ENCODER, input=["a cat", "a dog"])  # it asks for base64 by itself
-    assert [one.index for one in plain.data] == [0, 1]
-    for one, other in zip(plain.data, packed.data, strict=True):
-        assert other.embedding == pytest.approx(one.embedding, abs=1e-6)
-        assert math.fsum(x * x for x in one.embedding) == pytest.approx(1.0, abs=1e-5)
-    assert plain.usage.prompt_tokens == plain.usage.total_tokens > 2
-    raw_text = talk.embeddings.with_raw_response.create(model=ENCODER, input="a cat", encoding_format="base64").text
-    said = json.loads(raw_text)["data"][0]["embedding"]
-    assert list(struct.unpack("<512f", base64.b64decode(said))) == pytest.approx(plain.data[0].embedding, abs=1e-6)
-
-
-def test_fewer_dimensions_are_cut_and_have_length_one(talk: Any) -> None:
-    whole = talk.embeddings.create(model=ENCODER, input="a cat", encoding_format="float").data[0].embedding
-    fewer = talk.embeddings.create(model=ENCODER, input="a cat", encoding_format="float", dimensions=64)
-    short = fewer.data[0].embedding
-    length = math.sqrt(math.fsum(x * x for x in whole[:64]))
-    assert short == pytest.approx([x / length for x in whole[:64]], abs=1e-6)
-    with pytest.raises(openai.BadRequestError, match="512 dimensions"):
-        talk.embeddings.create(model=ENCODER, input="a cat", dimensions=513)
-
-
-@pytest.mark.parametrize(("more", "status"), [
-    ({"input": ""}, 400), ({"input": []}, 400), ({"input": ["a", ""]}, 400), ({"input": None}, 400),
-    ({"input": ["a"] * 2049}, 400), ({"dimensions": 0}, 400), ({"encoding_format": "hex"}, 400), ({"other": 1}, 400),
-    ({"model": "nothing"}, 404), ({"model": "says"}, 400), ({"model": "tiny"}, 400),
-])  # fmt: skip
-def test_wrong_embeddings_are_told(parlour: Parlour, more: dict[str, Any], status: int) -> None:
-    found, said, _ = raw(parlour.address, "POST", "/v1/embeddings", {"model": ENCODER, "input": "a"} | more)
-    assert (found, set(said["error"])) == (status, {"message", "type", "param", "code"})
