@@ -272,6 +272,14 @@ def test_jobs_keep_their_results_as_files(house: House, ann: Any, tmp_path: Path
     assert asyncio.run(filing.path_of(house, made.id, "ann")).read_bytes() == b"step,loss\n"
 
 
+def test_a_job_that_is_done_again_keeps_its_result_once(house: House, ann: Any) -> None:
+    first = asyncio.run(filing.save_file(house, "ann", "o.jsonl", "batch_output", b"1", once="job_1/output"))
+    again = asyncio.run(filing.save_file(house, "ann", "o.jsonl", "batch_output", b"1", once="job_1/output"))
+    other = asyncio.run(filing.save_file(house, "ann", "o.jsonl", "batch_output", b"1", once="job_2/output"))
+    assert first.id == again.id != other.id
+    assert [file.id for file in ann.files.list(purpose="batch_output", order="asc")] == [first.id, other.id]
+
+
 def test_a_form_in_small_pieces_is_read_the_same(tmp_path: Path) -> None:
     house = small_house(tmp_path)
     data = b"--bound\r\n-" * 2000 + b"\r\n--boun"
