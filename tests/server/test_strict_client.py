@@ -51,7 +51,8 @@ def both(ask: Callable[[Any], Any], parlour: Parlour, *, strict: bool = True) ->
 
 @pytest.mark.parametrize("more", [
     {}, {"n": 2, "seed": 1, "temperature": 1}, {"logprobs": True, "top_logprobs": 2},
-    {"store": True, "metadata": {"a": "b"}}, {"tools": TOOLS}, {"tools": TOOLS, "tool_choice": "required", "max_tokens": 60},
+    {"store": True, "metadata": {"a": "b"}}, {"tools": TOOLS},
+    {"tools": TOOLS, "tool_choice": "required", "max_tokens": 60},
     {"response_format": {"type": "json_object"}}, {"stop": ["a", "b"], "presence_penalty": 1, "frequency_penalty": -1},
     {"logit_bias": {"5": -100}, "service_tier": "auto", "user": "u", "reasoning_effort": "low", "top_p": 0.5},
 ])  # fmt: skip
