@@ -203,3 +203,25 @@ def test_only_admins_may_touch_the_fleet(place: Place, tmp_path: Path) -> None:
             assert _call(address, verb, path, body, user)[0] == 403
         assert _call(address, "GET", "/admin/ps", key=admin)[0] == 200
         assert _call(address, "GET", "/v1/models", key=user) == (200, {"object": "list", "data": []})
+
+
+def test_the_command_line_sees_loads_and_unloads(served: str, capsys: Any) -> None:
+    from argparse import Namespace
+
+    from genwright.cli import fleet_commands
+    from genwright.cli.render import Screen
+    from genwright.core import ModelError, UsageError
+
+    at = {"url": served.removesuffix("/v1")}
+    screen = Screen(quiet=True)
+    assert fleet_commands.load(Namespace(model="base", pin=True, **at), screen)["pinned"] is True
+    assert fleet_commands.ps(Namespace(**at), screen)["data"][0]["state"] == "loaded"
+    assert fleet_commands.unload(Namespace(model="base", **at), screen)["state"] == "unloaded"
+    said = capsys.readouterr().out
+    assert "base is in memory (" in said
+    assert "never (pinned)" in said
+    assert "LlamaCpp" in said
+    with pytest.raises(UsageError, match="There is no model 'nothing' here"):
+        fleet_commands.load(Namespace(model="nothing", pin=False, **at), screen)
+    with pytest.raises(ModelError, match="No Genwright server answers"):
+        fleet_commands.ps(Namespace(url="http://127.0.0.1:9"), screen)
