@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from genwright.core import GenwrightError, Refused
 
@@ -57,10 +58,19 @@ def answer_errors(app: FastAPI) -> None:
     async def show(request: Request, error: Exception) -> JSONResponse:
         status, body = body_of(error)
         headers = dict(getattr(error, "headers", None) or {})
+        if status == 405:  # each of a path's methods is a route of its own, and only one of them was asked
+            headers["Allow"] = ", ".join(sorted(_allowed(request)))
         return JSONResponse(body, status, headers)
 
     for kind in (Wrong, GenwrightError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, show)
+
+
+def _allowed(request: Request) -> set[str]:
+    from .app import modules
+
+    routes = [route for module in modules() for route in module.router.routes]
+    return {method for route in routes if route.matches(request.scope)[0] is not Match.NONE for method in route.methods}
 
 
 def _sentence(error: GenwrightError) -> str:

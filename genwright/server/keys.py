@@ -63,11 +63,10 @@ class Keys:
         """The caller behind an Authorization or x-api-key header. Raises Wrong (401; 429 after many wrong tries)."""
         if self.open_door and not await self.required():
             return Caller()
-        self._have_patience(address)
         shown = header[7:].strip() if header[:7].lower() == "bearer " else header.strip()
         known = await self._find(Key.hash == (hash := self._hash(shown)), hash) if shown.startswith(_PREFIX) else None
         if known is None or not hmac.compare_digest(known.hash, hash) or self.clock() >= known.expires:
-            self._wrong[address] = self._wrong.get(address, 0) + 1
+            self._count(address)  # right keys come in from there all the same
             said = "The API key is not known here, expired or revoked." if shown else "An API key is needed here."
             raise Wrong(401, f"{said} {_HINT}", code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
         return known.caller
@@ -147,12 +146,14 @@ class Keys:
         caller = Caller(key.owner, key.id, frozenset(key.roles), dict(key.limits))
         return _Known(caller, key.hash, float("inf") if key.expires is None else key.expires, began)
 
-    def _have_patience(self, address: str) -> None:
+    def _count(self, address: str) -> None:
+        """One more wrong try. Raises Wrong (429) when there were many from that address."""
         if self._minute != (minute := int(time.monotonic() // 60)) or len(self._wrong) > _REMEMBERED:
             self._minute, self._wrong = minute, {}
         if self._wrong.get(address, 0) >= _WRONG_TRIES:
             raise Wrong(429, "Too many wrong API keys came from this address; wait a minute.", code="too_many_tries",
                         headers={"Retry-After": "60", "x-should-retry": "false"})  # fmt: skip
+        self._wrong[address] = self._wrong.get(address, 0) + 1
 
     def _hash(self, shown: str) -> str:
         return hmac.new(self.secret, shown.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
