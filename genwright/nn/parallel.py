@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from typing import Any
 
 from genwright.core import GenwrightError, Message, Part, Request, assistant
 
@@ -47,10 +48,12 @@ def answer_many(
 
 
 def _whole(parts: Generator[Part], stopped: threading.Event) -> Message:
-    texts = []
+    texts: list[str] = []
+    meta: dict[str, Any] = {}
     with closing(parts):
         for part in parts:
             if stopped.is_set():
                 break
             texts.append(part.text)
-    return assistant("".join(texts))
+            meta |= part.meta or {}
+    return assistant(Part(text="".join(texts), meta=meta or None))
