@@ -66,6 +66,8 @@ class Runner(Protocol):
     def scores(
         self, prompt: Sequence[int], answer: Sequence[int], *, top: int = 0, adapters: Sequence[float] = ()
     ) -> list[dict[str, Any]]: ...
+    @property
+    def alive(self) -> bool: ...
     def close(self) -> None: ...
 
 
@@ -185,6 +187,11 @@ class GgufModel:
             if token is not None:
                 return int(token)
         return 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the runner's process runs; once it does not, every answer is a ModelError."""
+        return self.runner.alive
 
     def close(self) -> None:
         """End the runner's process and give its memory back."""

@@ -224,6 +224,11 @@ class LlamaCpp:
             return False
         return True
 
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process.poll() is None
+
     def close(self) -> None:
         """End the process and give its memory back; calling twice is fine."""
         self._end()

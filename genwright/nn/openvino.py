@@ -157,6 +157,11 @@ class OpenVino:
         self._refuse(adapters)
         return self._llama().scores(prompt, answer, top=top)
 
+    @property
+    def alive(self) -> bool:
+        """Whether its processes run."""
+        return self._process.poll() is None and (self._other is None or self._other.alive)
+
     def close(self) -> None:
         """End the processes and give their memory back; calling twice is fine."""
         self._end()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,6 +191,34 @@ def test_operators_load_pin_unload_and_see(served: str) -> None:
     assert _call(served, "POST", "/admin/load", {"model": "nothing"})[0] == 404
     with client(served) as asking:
         assert _said(asking, "base")  # it comes back when it is asked
+
+
+def _children(pid: int) -> list[int]:
+    found = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    return [int(child) for child in found.split()]
+
+
+def _gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text()
+
+
+def test_worker_and_runner_live_and_die_together(served: str) -> None:
+    """Whichever of the two is killed, the other goes too, and both are there again."""
+    with client(served) as asking:
+        said = _said(asking, "base")
+        for victim in ("worker", "runner"):
+            worker = _call(served, "POST", "/admin/load", {"model": "base"})[1]["pid"]
+            (runner,) = _children(worker)
+            os.kill(worker if victim == "worker" else runner, signal.SIGKILL)
+            end = time.monotonic() + 10
+            while time.monotonic() < end and not (_gone(worker) and _gone(runner)):
+                time.sleep(0.02)
+            assert _gone(worker)
+            assert _gone(runner)
+            while time.monotonic() < end and not _call(served, "GET", "/admin/ps")[1]["data"][0]["pid"]:
+                time.sleep(0.02)
+            assert _call(served, "GET", "/admin/ps")[1]["data"][0]["pid"] != worker
+            assert _said(asking, "base") == said
 
 
 def test_only_admins_may_touch_the_fleet(place: Place, tmp_path: Path) -> None:
