@@ -167,6 +167,8 @@ class Tuning:
             elif event["event"] == "look" and event["step"] == place.get("step"):
                 told |= {"step": event["step"], "valid_loss": round(event["held_out_loss"], 6)}
         if not told:
+            if place != self.job.place:  # it has begun, and there is no step yet
+                await self.house.jobs.remember(self.job, place)
             return
         left = (place["steps"] - place["step"]) * statistics.fmean(self.seconds) if self.seconds else 0.0
         place["estimated_finish"] = now() + round(left)
