@@ -26,6 +26,7 @@ from typing import Any
 import pytest
 
 from genwright.core import Part, Request, user
+from genwright.core.home import store
 from genwright.server.fleet import Fleet
 from genwright.server.house import House, Options
 from genwright.server.store import Store
@@ -91,8 +92,12 @@ def _plugin(place: Path) -> Path:
 
 
 @contextmanager
-def with_engine(place: Path) -> Iterator[None]:
-    """Within it, workers know the engine `says`, and their ledger lies in `place`."""
+def with_engine(place: Path, *, own_store: bool = True) -> Iterator[None]:
+    """Within it, workers know the engine `says`, and their ledger lies in `place`, as do weights if `own_store`."""
+    if not own_store:
+        (place / "home").mkdir(parents=True, exist_ok=True)
+        store().mkdir(parents=True, exist_ok=True)
+        (place / "home" / "store").symlink_to(store())
     with pytest.MonkeyPatch.context() as patch:
         path = os.pathsep.join(filter(None, (str(_plugin(place / "plugin")), os.environ.get("PYTHONPATH", ""))))
         patch.setenv("PYTHONPATH", path)
