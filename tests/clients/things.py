@@ -12,8 +12,8 @@ ROWS = "\n".join(
     json.dumps({"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}."}]})
     for n in range(10)
 )
-LINE = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions",
-        "body": {"model": "apprentice", "max_tokens": 5, "messages": [{"role": "user", "content": "Hello"}]}}  # fmt: skip
+HELLO = {"model": "apprentice", "max_tokens": 5, "messages": [{"role": "user", "content": "Hello"}]}
+LINE = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": HELLO}
 _PATIENCE = 300.0  # seconds for a job
 
 
@@ -24,7 +24,6 @@ def one_of_each(server: Server, owner: str, paths: set[str]) -> dict[str, str]:
     are the file of a tuning, of a batch, and a part of an upload.
     """
     client = OpenAI(base_url=server.v1, api_key=server.keys[owner], max_retries=0)
-    hello = {"model": "apprentice", "max_tokens": 5, "messages": [{"role": "user", "content": "Hello"}]}
     rows = client.files.create(file=("rows.jsonl", ROWS.encode()), purpose="fine-tune").id
     lines = client.files.create(file=("lines.jsonl", json.dumps(LINE).encode()), purpose="batch").id
     text = client.files.create(file=("text.txt", b"The ferry leaves at seven."), purpose="assistants").id
@@ -32,7 +31,7 @@ def one_of_each(server: Server, owner: str, paths: set[str]) -> dict[str, str]:
     made = {
         "/v1/files": rows, "lines": lines, "text": text, "/v1/uploads": upload,
         "part": client.uploads.parts.create(upload, data=b"{}\n").id,
-        "/v1/chat/completions": client.chat.completions.create(**hello, store=True).id,
+        "/v1/chat/completions": client.chat.completions.create(**HELLO, store=True).id,
         "/v1/responses": client.responses.create(model="apprentice", input="Hello", max_output_tokens=16).id,
         "/v1/batches": client.batches.create(
             completion_window="24h", endpoint="/v1/chat/completions", input_file_id=lines
