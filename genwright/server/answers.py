@@ -168,11 +168,11 @@ async def together(answers: Sequence[Answer]) -> AsyncGenerator[tuple[int, Delta
     left = len(tasks)
     try:
         while left:
-            number, delta = await found.get()
-            if isinstance(delta, Exception):
-                raise delta
-            left -= delta is None
-            yield number, delta
+            number, came = await found.get()
+            if isinstance(came, Exception):
+                raise came
+            left -= came is None
+            yield number, came
     finally:
         for task in tasks:
             task.cancel()
@@ -215,7 +215,7 @@ async def streamed(
 
     `failed` tells of what goes wrong later, in the API's own shape.
     """
-    first = await unless_gone(request, anext(events))  # type: ignore[arg-type]
+    first = await unless_gone(request, anext(events))
     head = STREAM_HEAD | limits_of(request)
     return StreamingResponse(_going_on(first, events, failed or _as_error), media_type=kind, headers=head)
 

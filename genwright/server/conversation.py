@@ -167,7 +167,6 @@ def request_for(messages: Sequence[Message], **said: Any) -> Request:
 
 
 def _by_id(bias: dict[str, float]) -> dict[int, float]:
-    try:
-        return {int(token): value for token, value in bias.items()}
-    except ValueError:
-        raise Wrong(400, "logit_bias: its keys are ids of tokens.", param="logit_bias", code="invalid_value") from None
+    if not all(token.isdecimal() for token in bias):
+        raise Wrong(400, "logit_bias: its keys are ids of tokens.", param="logit_bias", code="invalid_value")
+    return {int(token): value for token, value in bias.items()}

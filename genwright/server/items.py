@@ -105,12 +105,10 @@ class Output:
         return [*begun, *self._end("incomplete" if finish in ("length", "content_filter") else "completed")]
 
     def _begin_message(self) -> list[Event]:
-        item = {"id": new_id("msg_"), "type": "message", "role": "assistant", "status": "in_progress", "content": []}
-        self.items.append(item)
+        shown = {"id": new_id("msg_"), "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+        part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        self.items.append({**shown, "content": [{**part, "logprobs": []}]})
         self.open, self.call = True, -1
-        shown = {**item, "content": []}
-        item["content"] = [{"type": "output_text", "text": "", "annotations": [], "logprobs": []}]
-        part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
         return [("response.output_item.added", {"output_index": len(self.items) - 1, "item": shown}),
                 ("response.content_part.added", self._place() | {"content_index": 0, "part": part})]  # fmt: skip
 

@@ -60,9 +60,9 @@ class Function(Body):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
-    def schema(self) -> dict[str, Any]:
-        """What its arguments look like: an object, with no keys when nothing is said of them."""
-        return {"type": "object", **(self.parameters or {"properties": {}, "additionalProperties": False})}
+    def arguments(self) -> dict[str, Any]:
+        """The JSON schema of its arguments: an object, with no keys when nothing is said of them."""
+        return {**(self.parameters or {"properties": {}, "additionalProperties": False}), "type": "object"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Tools:
         definitions: dict[str, Any] = {}
         calls = []
         for number, function in enumerate(self.allowed):
-            definitions[f"tool{number}"] = _moved(function.schema(), f"#/$defs/tool{number}")
+            definitions[f"tool{number}"] = _moved(function.arguments(), f"#/$defs/tool{number}")
             calls.append(_object(name={"const": function.name}, arguments={"$ref": f"#/$defs/tool{number}"}))
         if self.choice == "required":
             return {**(calls[0] if len(calls) == 1 else {"anyOf": calls}), "$defs": definitions}

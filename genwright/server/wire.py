@@ -16,6 +16,7 @@ from .errors import Wrong
 from .house import house_of
 
 B = TypeVar("B", bound="Body")
+_DEEPEST = 100  # levels of a JSON body
 
 
 class Body(BaseModel):
@@ -94,9 +95,20 @@ def _parsed(data: bytes) -> dict[str, Any]:
         fields = orjson.loads(data)  # not even half a surrogate pair comes through, which UTF-8 cannot hold
         if not isinstance(fields, dict):
             raise ValueError("it is no object")
+        _check_depth(fields)
     except ValueError as error:
-        raise Wrong(400, f"The body is not JSON: {str(error)[:200]}.", code="invalid_json") from None
+        raise Wrong(400, f"The body cannot be read as JSON: {str(error)[:200]}.", code="invalid_json") from None
     return fields
+
+
+def _check_depth(value: Any) -> None:
+    """Raises ValueError for what is nested so deep that whoever walks it later would run out of stack."""
+    level, depth = [value], 0
+    while level:
+        level = [one for v in level if isinstance(v, dict | list) for one in (v.values() if isinstance(v, dict) else v)]
+        depth += 1
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
 
 
 class Page:

@@ -79,7 +79,7 @@ def _found(guard: Chosen, text: str) -> set[str]:
 
 def _rules(guard: Chosen) -> list[str]:
     """What a guard that names its kinds looks for."""
-    kinds = getattr(guard.settings, "kinds", None) or getattr(guard.module, "KINDS", ())
+    kinds: Any = getattr(guard.settings, "kinds", None) or getattr(guard.module, "KINDS", ())
     return [_category(guard, kind) for kind in kinds]
 
 
