@@ -14,7 +14,7 @@ def bench(args: Namespace, screen: Screen) -> dict[str, Any]:
     from genwright.verbs import bench as verb
 
     key = os.environ.get("GENWRIGHT_API_KEY") or os.environ.get("OPENAI_API_KEY") or ""
-    found = verb.bench(args.url, model=args.model, streams=args.streams, seconds=args.seconds, key=key,
+    found = verb.bench(args.url, model=args.model or "", streams=args.streams, seconds=args.seconds, key=key,
                        max_tokens=args.max_tokens, prompt=args.prompt or verb.PROMPT, tell=screen.tell)  # fmt: skip
     rows = [
         (title, *(f"{found[name][p]:,.1f}" if found[name] else "–" for p in ("p50", "p90", "p99")))

@@ -99,14 +99,22 @@ def modules() -> Iterator[ModuleType]:
 
 
 async def enter(request: Request) -> None:
-    """Who asks, from the key that they show. Raises Wrong (401; 503 once the server is told to stop)."""
-    house = house_of(request)
-    if house.state == "draining":
+    """Who asks, from the key that they show. Raises Wrong (401, 403; 503 once the server is told to stop)."""
+    if house_of(request).state == "draining":
         raise Wrong(503, "The server is being stopped; ask again in a moment.", code="draining",
                     headers={"Retry-After": "5", "x-should-retry": "true"})  # fmt: skip
+    caller = await known(request)
+    if not caller.roles & {"user", "admin"}:
+        raise Wrong(403, "This key only reads /metrics.", code="not_a_user")
+
+
+async def known(request: Request) -> Caller:
+    """The caller behind the key that is shown, whatever it may do. Raises Wrong (401)."""
     shown = request.headers.get("authorization") or request.headers.get("x-api-key") or ""
     address = request.client.host if request.client else ""
-    request.state.caller = await house.keys.authenticate(shown, address)
+    request.state.caller = await house_of(request).keys.authenticate(shown, address)
+    caller: Caller = request.state.caller
+    return caller
 
 
 async def enter_as_admin(request: Request) -> None:

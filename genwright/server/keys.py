@@ -27,7 +27,7 @@ from .store import Store
 from .store.tables import Key
 from .wire import new_id
 
-ROLES = ("user", "admin")
+ROLES = ("user", "admin", "metrics")
 LIMITS = ("requests_per_minute", "tokens_per_minute", "tokens_per_day")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -189,7 +189,7 @@ def _check(owner: str, roles: list[str], limits: dict[str, int], expires_in: flo
         raise UsageError("A key needs an owner of at most 100 characters: whose files and jobs it may see.")
     for role in roles or [""]:
         if role not in ROLES:
-            raise UsageError(f"There is no role {role!r}.", f"Roles are {' and '.join(ROLES)}.")
+            raise UsageError(f"There is no role {role!r}.", f"Roles are {', '.join(ROLES)}.")
     for name, most in limits.items():
         if name not in LIMITS or most < 1:
             raise UsageError(f"{name}={most} is no limit.", f"Limits are {', '.join(LIMITS)}, each at least 1.")

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from .app import enter, enter_as_admin, modules
+from .app import enter, enter_as_admin, known, modules
 
 _WRONG = {
     "description": "What went wrong, and what to do next",
@@ -45,7 +45,7 @@ def _complete(found: dict[str, Any]) -> None:
         found["tags"].append({"name": tag, "description": about})
         for route in module.router.routes:
             needs_key = not getattr(module, "PUBLIC", False) or any(
-                needed.dependency in (enter, enter_as_admin) for needed in route.dependencies
+                needed.dependency in (enter, enter_as_admin, known) for needed in route.dependencies
             )
             for method in route.methods:
                 operation = found["paths"].get(route.path_format, {}).get(method.lower())

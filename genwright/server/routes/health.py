@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
-from ..app import enter
+from ..app import enter, known
 from ..errors import Wrong
 from ..house import caller_of, house_of
 from ..meters import CONTENT_TYPE
@@ -43,12 +43,12 @@ async def version() -> dict[str, Any]:
 
 
 @router.get(
-    "/metrics", dependencies=[Depends(enter)], response_class=Response,
+    "/metrics", dependencies=[Depends(known)], response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )  # fmt: skip
 async def metrics(request: Request) -> Response:
-    """Figures in Prometheus' format, over all callers: for keys with the role admin or metrics."""
+    """Figures in Prometheus' format, over all callers: for keys with the role admin or metrics, also while draining."""
     if not caller_of(request).roles & {"admin", "metrics"}:
         raise Wrong(403, "This key may not see the figures of all callers.", code="not_an_admin")
     house = house_of(request)
-    return Response(house.meters.text(), media_type=CONTENT_TYPE)
+    return Response(house.meters.text(house.fleet.memory()), media_type=CONTENT_TYPE)
