@@ -143,8 +143,10 @@ class LlamaCpp:
                     yield Part(text=event["content"], meta=meta)
                 if event["stop"]:
                     why = "length" if event["stop_type"] == "limit" else "stop"
+                    by = {"stop_sequence": event["stopping_word"]} if event.get("stopping_word") else {}
                     yield Part(meta={"finish_reason": why, "prompt_tokens": event["tokens_evaluated"],
-                                     "completion_tokens": event["tokens_predicted"]})  # fmt: skip
+                                     "completion_tokens": event["tokens_predicted"],
+                                     "cached_tokens": event["timings"]["cache_n"], **by})  # fmt: skip
 
     @staticmethod
     def scaled(adapters: Sequence[float]) -> dict[str, Any]:

@@ -38,6 +38,8 @@ def test_a_streamed_answer_is_the_whole_one(talk: Any) -> None:
     assert chunks[-1].choices == []
     assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
     assert len({c.id for c in chunks}) == 1
+    again = talk.chat.completions.create(**TINY)  # its prompt was read before
+    assert 0 < again.usage.prompt_tokens_details.cached_tokens < again.usage.prompt_tokens
     short = talk.chat.completions.create(**TINY | {"max_completion_tokens": 2})
     assert short.choices[0].finish_reason == "length"
     assert short.usage.completion_tokens == 2

@@ -42,9 +42,9 @@ def test_a_streamed_message_is_the_whole_one(claude: Any) -> None:
     assert (final.stop_reason, final.usage.output_tokens) == ("end_turn", whole.usage.output_tokens)
     short = claude.messages.create(**TINY | {"max_tokens": 2})
     assert (short.stop_reason, short.usage.output_tokens) == ("max_tokens", 2)
-    assert (
-        claude.messages.create(**TINY, stop_sequences=["bread"]).content[0].text == SENTENCES[1].partition("bread")[0]
-    )
+    stopped = claude.messages.create(**TINY, stop_sequences=["bread"])
+    assert stopped.content[0].text == SENTENCES[1].partition("bread")[0]
+    assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", "bread")
 
 
 def test_what_is_asked_reaches_the_model(parlour: Parlour, claude: Any) -> None:
