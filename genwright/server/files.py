@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
@@ -45,7 +46,7 @@ async def save_file(
                 draft.write(chunk)
             return keep(house, draft, owner, name, purpose, expires_after, id=id)
 
-    return await house.store.in_thread(save)
+    return await asyncio.to_thread(save)
 
 
 async def file_of(house: House, id: str, owner: str) -> File:

@@ -10,7 +10,8 @@ So a handler is written to go on: it finds in `job.place` what it told `jobs.rem
             await house.jobs.remember(job, {"step": step + 1})
 
 Cancel, pause and the server's end reach it as asyncio.CancelledError: it stops what it began and lets the error pass.
-An error of the caller's making (a status below 500) fails the job; any other is tried again, later each time.
+An error of the caller's making (a status below 500, but 408 and 429) fails the job; any other is tried again, later
+each time.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 OVER = ("succeeded", "failed", "cancelled")
 _UNDER_WAY = ("running", "cancelling")
 _TICK = 1.0  # seconds between looks at the store, at most: how soon another process's cancel is noticed
+_PASSING = (408, 429)  # what is wrong now and may be right later
 _MOST_LOSSES = 10  # leases lost in a row without getting on: then the job is what kills its servers
 _UNWINDING = 10.0  # seconds that handlers get to stop what they began
 _LOG = logging.getLogger("genwright.server")
@@ -71,7 +73,7 @@ class Jobs:
         self._looking: asyncio.Task[None] | None = None
         self._wake, self._bell = asyncio.Event(), asyncio.Event()
         self._alive = contextlib.ExitStack()
-        self._renewed = 0.0
+        self._renewed, self._ending = 0.0, False
 
     # -- for routes ----------------------------------------------------------------------------------------------------
 
@@ -159,12 +161,14 @@ class Jobs:
 
     async def stop(self) -> None:
         """Give back what is being done; whoever starts next goes on with it."""
-        for task in filter(None, (self._looking, *self._running.values())):
+        self._ending = True
+        self._wake.set()
+        if self._looking is not None:  # it is not cut off: it might be taking a job just now
+            await self._looking
+        for task in self._running.values():
             if not task.cancelling():
                 task.cancel()
         late = time.monotonic() + _UNWINDING
-        if self._looking is not None:
-            await asyncio.wait((self._looking,))
         while self._running and time.monotonic() < late:
             await asyncio.sleep(0.01)
         self._alive.close()
@@ -172,15 +176,16 @@ class Jobs:
             (self.folder / "alive" / self.worker).unlink(missing_ok=True)
 
     async def _look(self, house: House) -> None:
-        while True:
+        while not self._ending:
             self._wake.clear()
             try:
                 await self._obey()
-                while await self._take(house):
+                while not self._ending and await self._take(house):
                     pass
             except Wrong as error:  # the store is away for now
                 _LOG.warning("jobs wait: %s", error)
-                await asyncio.sleep(_TICK)
+            except Exception:
+                _LOG.exception("jobs wait, for a reason that was not foreseen")
             await _heard(self._wake, self.tick)
 
     async def _obey(self) -> None:
@@ -188,7 +193,7 @@ class Jobs:
         if not self._running:
             return
         if time.monotonic() - self._renewed > self.lease / 3:
-            await self.store.run(_renew, self.worker, self.clock() + self.lease)
+            await self.store.run(_renew, list(self._running), self.worker, self.clock() + self.lease)
             self._renewed = time.monotonic()
         ours = {job.id: job for job in await self.store.read(_of_worker, self.worker)}
         for id, task in list(self._running.items()):
@@ -224,16 +229,21 @@ class Jobs:
 
     async def _end(self, job: Job, result: dict[str, Any] | None, error: tuple[int, dict[str, Any]] | None) -> None:
         """Write down how it ended. While the store is away this waits; in the worst case the work is done again."""
-        while True:
-            try:
-                await self.store.run(_end, self.clock(), job.id, self.worker, result, error)
-                break
-            except Wrong as away:
-                _LOG.warning("the end of %s cannot be written yet: %s", job.id, away)
+        try:
+            while not await self._written(job, result, error):
                 await asyncio.sleep(_TICK)
-        del self._running[job.id]
-        self._wake.set()
-        self._ring()
+        finally:
+            del self._running[job.id]
+            self._wake.set()
+            self._ring()
+
+    async def _written(self, job: Job, result: dict[str, Any] | None, error: tuple[int, dict[str, Any]] | None) -> bool:
+        try:
+            await self.store.run(_end, self.clock(), job.id, self.worker, result, error)
+        except Wrong as away:
+            _LOG.warning("the end of %s cannot be written yet: %s", job.id, away)
+            return False
+        return True
 
     async def _change(self, id: str, owner: str | None, change: Callable[[Job, float], None]) -> Job:
         job = await self.store.run(_changed, id, owner, change, self.clock())
@@ -282,7 +292,7 @@ def _take(
     session: Session, now: float, kinds: Sequence[str], but_not: Sequence[str], worker: str, lease: float
 ) -> Job | None:
     """The next job: of the owner with the fewest under way, then of the one served longest ago, then the oldest."""
-    _let_go(session, (Job.lease < now) & (Job.worker != worker), now)
+    _let_go(session, (Job.lease < now) & Job.id.not_in(but_not), now)
     other = aliased(Job)
     busy = select(func.count()).where(other.owner == Job.owner, other.state.in_(_UNDER_WAY), other.kind.in_(kinds))
     served = select(func.max(other.taken)).where(other.owner == Job.owner)
@@ -327,7 +337,7 @@ def _end(
         _stopped(job, now)
     else:
         job.tries += 1
-        if error[0] < 500 or job.tries >= job.most_tries:
+        if (error[0] < 500 and error[0] not in _PASSING) or job.tries >= job.most_tries:
             _over(job, "failed", now, error[1]["error"])
         else:
             _stopped(job, now)
@@ -384,8 +394,9 @@ def _too_late(job: Job) -> Wrong:
     return Wrong(400, f"The job {job.id} is {job.state} already.", code="job_over")
 
 
-def _renew(session: Session, worker: str, lease: float) -> None:
-    session.execute(update(Job).where(Job.worker == worker, Job.state.in_(_UNDER_WAY)).values(lease=lease))
+def _renew(session: Session, ids: Sequence[str], worker: str, lease: float) -> None:
+    ours = (Job.worker == worker, Job.id.in_(ids), Job.state.in_(_UNDER_WAY))
+    session.execute(update(Job).where(*ours).values(lease=lease))
 
 
 def _of_worker(session: Session, worker: str) -> Sequence[Job]:
