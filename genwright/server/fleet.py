@@ -15,7 +15,6 @@ import time
 from array import array
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,8 @@ from . import memory
 from .errors import Wrong
 from .house import Caller, Options
 from .link import Link, Mailbox
-from .registry import ENCODER, Registry, Served
+from .registry import Registry, Served
+from .seats import Seat
 from .store import Store
 
 _LOG = logging.getLogger("genwright.server.fleet")
@@ -34,62 +34,6 @@ _LOOK = 5.0  # seconds between two looks at the memory
 _STEADY = 600.0  # seconds after which a process that dies did not die of its start
 ADAPTERS = "adapters"  # folder in the data folder for adapters that are loaded while the server runs
 _LARGEST_LOG = 10_000_000  # bytes of a worker's log; then it is begun anew
-
-
-@dataclass
-class Patience:
-    """After `most` failures in a row nothing is tried for a while, twice as long after each further one."""
-
-    most: int
-    first: float  # seconds
-    longest: float
-    failures: int = 0
-    until: float = 0.0
-
-    def failed(self) -> float:
-        """Note a failure; seconds until the next try."""
-        self.failures += 1
-        over = self.failures - self.most
-        wait = min(self.longest, self.first * 2.0 ** min(over, 30)) if over >= 0 else 0.0
-        self.until = time.monotonic() + wait
-        return wait
-
-    def went_well(self) -> None:
-        self.failures, self.until = 0, 0.0
-
-    @property
-    def wait(self) -> float:
-        return max(0.0, self.until - time.monotonic())
-
-
-@dataclass
-class Seat:
-    """A place for one set of weights, and how it fared. `link` is the process while it is in memory."""
-
-    key: str
-    served: Served  # the model whose weights they are
-    wears: bool  # it is there for the adapters of that model
-    link: Link | None = None
-    opening: asyncio.Task[None] | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    used: float = field(default_factory=time.monotonic)
-    size: int = 0  # bytes, as last measured
-    keep_alive: float | None = None  # seconds, when somebody said so for this time
-    error: Exception | None = None  # why it could not be loaded
-    loads: Patience = field(default_factory=lambda: Patience(1, 1.0, 60.0))
-    crashes: Patience = field(default_factory=lambda: Patience(5, 5.0, 300.0))
-    upstream: Patience = field(default_factory=lambda: Patience(5, 5.0, 60.0))
-
-    def heard(self, failed: bool) -> None:
-        """How an upstream fared with a request."""
-        if failed:
-            self.upstream.failed()
-        else:
-            self.upstream.went_well()
-
-    @property
-    def name(self) -> str:
-        return f"{self.served.id} (adapters)" if self.wears else self.served.id
 
 
 class Fleet:
@@ -188,7 +132,7 @@ class Fleet:
         Loads the model if it is not. Raises Wrong (503 …) and what loading raises; the box raises the rest.
         """
         seat = self._seat(served)
-        _check_upstream(seat)
+        seat.check_upstream()
         link = await self._ready(served)
         if served.is_elsewhere:
             box.seen = seat.heard
@@ -340,7 +284,7 @@ class Fleet:
             raise ModelError(f"The adapter of {served.id} is gone: {served.adapter}.", "Load it again.")
         while seat.link is None or (voice and voice not in seat.link.voices):
             if seat.link is None and not seat.opening:
-                _check_patience(seat)
+                seat.check_patience()
             await self._bring(seat)
         seat.used = time.monotonic()
         return seat.link
@@ -356,7 +300,7 @@ class Fleet:
             async with self._loading:
                 await self._make_room(seat)
                 voices = self._voices(seat) if seat.wears else {}
-                link = await Link.open(_told(seat, voices), name=seat.name, log=self._log(seat))
+                link = await Link.open(seat.told(voices), name=seat.name, log=self._log(seat))
         except (GenwrightError, Wrong) as error:
             seat.error = error
             seat.loads.failed()
@@ -423,6 +367,14 @@ class Fleet:
             _LOG.info("%s leaves memory for %s", first.name, seat.name)
             await self._put_out(first)
 
+    async def _shrink(self) -> None:
+        """Models grow while they answer: when they take more than they may, the one unused for longest goes."""
+        if await self._measure() > self.budget:
+            loaded = [s for s in self.seats.values() if s.link]
+            idle = [s for s in loaded if s.link and not s.link.busy and not self._pinned(s)]
+            if idle and len(loaded) > 1:
+                await self._put_out(min(idle, key=lambda s: s.used))
+
     async def _measure(self) -> int:
         """Bytes that all processes take now."""
         pids = {link: link.pid for link in self._links}
@@ -445,7 +397,7 @@ class Fleet:
                     self._go(self._put_out(seat))
             if now - looked > _LOOK:
                 looked = now
-                await self._measure()
+                await self._shrink()
 
     def _forget(self, served: Served) -> None:
         """Remove the file of an adapter that was made here for serving it."""
@@ -478,39 +430,9 @@ def _message(message: Message) -> dict[str, Any]:
     return {"role": message.role, "parts": parts}
 
 
-def _told(seat: Seat, voices: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """What a worker is to open."""
-    served = seat.served
-    if served.source == ENCODER and served.embeds:
-        return {"embedder": True}
-    engine = dict(served.engine)
-    if seat.wears and "runner" in engine:
-        engine["runner"] = "llama.cpp"  # the one that wears adapters
-    return {"source": served.source, "engine": engine, "adapters": voices}
-
-
 async def _let_go(link: Link) -> None:
     await link.idle.wait()
     await link.close()
-
-
-def _check_patience(seat: Seat) -> None:
-    """Raises why it could not be loaded a moment ago, or (503) that it is given a rest."""
-    if seat.error and seat.loads.wait:
-        raise seat.error
-    if wait := seat.crashes.wait:
-        raise Wrong(503, f"The process of {seat.name} has ended {seat.crashes.failures} times; it is tried again in "
-                    f"{wait:.0f} s.", code="model_crashing", headers={"Retry-After": f"{wait + 1:.0f}"})  # fmt: skip
-
-
-def _check_upstream(seat: Seat) -> None:
-    """Raises Wrong (503) while an upstream is given a rest; then one request finds out whether it is back."""
-    if wait := seat.upstream.wait:
-        raise Wrong(503, f"The upstream of {seat.name} has failed {seat.upstream.failures} times in a row; it is tried "
-                    f"again in {wait:.0f} s.", code="upstream_unavailable",
-                    headers={"Retry-After": f"{wait + 1:.0f}"})  # fmt: skip
-    if seat.upstream.failures >= seat.upstream.most:
-        seat.upstream.until = time.monotonic() + seat.upstream.first
 
 
 def _too_large(seat: Seat, need: int, why: str) -> Wrong:

@@ -15,9 +15,10 @@ import pytest
 
 from genwright.core import ModelError, Part, Refused, Request, UsageError, user
 from genwright.server.errors import Wrong
-from genwright.server.fleet import Fleet, Patience
+from genwright.server.fleet import Fleet
 from genwright.server.house import Caller
 from genwright.server.registry import Served
+from genwright.server.seats import Patience
 from genwright.server.worker import joined
 
 from .crew import asking, fleet_of, heard, says, until, with_engine
