@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from genwright.server.errors import Wrong
 from genwright.server.tools import CLOSE, OPEN, Delta, Either, Forced, Function, Tagged, Tools
 
-from .parlour import ASK, Parlour, raw
+from .parlour import ASK, Parlour, raw, wait_until
 
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"$ref": "#/$defs/Days"}},
            "required": ["city", "days"], "additionalProperties": False,
@@ -165,6 +165,15 @@ def test_calls_are_answered_as_the_client_gathers_them(parlour: Parlour, talk: A
     parlour.script.says("No need.")
     plain = talk.chat.completions.create(**ASK, tools=TOOLS).choices[0]
     assert (plain.finish_reason, plain.message.content, plain.message.tool_calls) == ("stop", "No need.", None)
+
+
+def test_a_client_that_leaves_while_a_call_is_held_back_stops_the_model(parlour: Parlour, talk: Any) -> None:
+    parlour.script.says("See.", OPEN, *["x"] * 1000, pause=0.02)
+    stream = talk.chat.completions.create(**ASK, tools=TOOLS, stream=True)
+    assert "See." in "".join(next(stream).choices[0].delta.content or "" for _ in range(2))
+    assert parlour.script.running == 1
+    stream.close()
+    assert wait_until(lambda: parlour.script.running == 0, 2.0)
 
 
 # -- forced calls -----------------------------------------------------------------------------------------------------

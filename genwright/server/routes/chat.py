@@ -94,7 +94,14 @@ class ChatRequest(Strict):
 
 @router.post("/v1/chat/completions", openapi_extra=documented(ChatRequest, passed_over=PASSED_OVER, streams=True))
 async def create(request: Request) -> Response:
-    """Answer a conversation."""
+    """Answer a conversation.
+
+    Tools are told to the model in the system message, in the words that Hermes and Qwen models were taught: it calls
+    with `<tool_call>{"name": …, "arguments": …}</tool_call>`, and is told results in `<tool_response>`. With
+    `tool_choice` `required` or a named function it must call, once, and the arguments validate. Answers are greedy
+    unless `temperature` says otherwise. `top_k` and `repetition_penalty` may be said too; the header
+    `X-Request-Timeout` says how many seconds the caller waits.
+    """
     asked = await read_body(request, ChatRequest, passed_over=PASSED_OVER)
     asking = Asking.of(request, asked.model)
     if asked.stream:
