@@ -22,12 +22,13 @@ from .errors import Wrong
 from .worker import to_line
 
 _LOG = logging.getLogger("genwright.server.fleet")
+_MOST_WAITING = 200_000  # characters of an answer that nobody takes; then it is given up
 _PATIENCE = 5.0  # seconds that a worker gets to end by itself
 _KNOWN: dict[str, type[GenwrightError]] = {kind.__name__: kind for kind in (UsageError, DataError, ModelError)}
 
 
 class Mailbox:
-    """What is said of one order, until its reader takes it; text that waits is joined, so it never grows past that.
+    """What is said of one order, until its reader takes it; text that waits is joined, up to a limit.
 
     `over` is called once, when the worker is done with the order: for one that was cancelled a moment later, with what
     it had taken ({"prompt_tokens", "completion_tokens"}).
@@ -50,6 +51,8 @@ class Mailbox:
         items = self._items
         if items and isinstance(item, str) and isinstance(items[-1], str):
             items[-1] += item
+            if len(items[-1]) > _MOST_WAITING:
+                self.fail(Wrong(408, "The answer was not taken as it came.", code="client_too_slow"))
             return
         items.append(item)
         if self._waiter is not None and not self._waiter.done():

@@ -81,6 +81,18 @@ def test_what_a_slow_reader_has_not_taken_is_joined(crew: Crew) -> None:
     assert crew.run(ask()) < 30
 
 
+def test_an_answer_that_nobody_takes_is_given_up(crew: Crew) -> None:
+    async def ask() -> Any:
+        parts = crew.fleet.ask("talker", asking(say=["word " * 200], times=10_000))
+        await anext(parts)
+        await until(lambda: crew.link("talker").busy == 0, 5.0)
+        with pytest.raises(Wrong) as error:
+            await heard(parts)
+        return error.value.code
+
+    assert crew.run(ask()) == "client_too_slow"
+
+
 def test_many_answers_run_at_once(crew: Crew) -> None:
     async def all_of_them() -> list[str]:
         return await asyncio.gather(
