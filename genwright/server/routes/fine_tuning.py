@@ -161,6 +161,7 @@ async def jobs(request: Request, page: Annotated[Page, Depends()]) -> dict[str, 
 
 @router.get("/v1/fine_tuning/jobs/{id}")
 async def retrieve(request: Request, id: str) -> dict[str, Any]:
+    """One job of the caller's."""
     return shown(await _job(house_of(request), id, caller_of(request)))
 
 
