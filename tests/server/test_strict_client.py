@@ -63,7 +63,7 @@ def test_chat_completions(parlour: Parlour, more: dict[str, Any]) -> None:
     chunks, others = both(
         lambda c: c.chat.completions.create(**CHAT | more, stream=True, stream_options={"include_usage": True}), parlour
     )
-    assert chunks[-1].usage == others[-1].usage
+    assert chunks[-1].usage.total_tokens == others[-1].usage.total_tokens == sync.usage.total_tokens
     assert chunks[-1].usage.completion_tokens == sync.usage.completion_tokens
     for number, choice in enumerate(sync.choices):
         said = [c.choices[0] for c in chunks if c.choices and c.choices[0].index == number]
@@ -137,7 +137,7 @@ def test_responses(parlour: Parlour, more: dict[str, Any]) -> None:
     events, others = both(lambda c: c.responses.create(**RESPONSE | more, stream=True), parlour)
     assert [event.type for event in events][:2] == ["response.created", "response.in_progress"]
     assert events[-1].response.output_text == others[-1].response.output_text == sync.output_text
-    assert events[-1].response.usage == sync.usage
+    assert events[-1].response.usage.total_tokens == sync.usage.total_tokens
 
 
 def test_kept_responses(parlour: Parlour) -> None:
