@@ -60,9 +60,11 @@ def shaped(data: bytes | dict[str, Any], shape: type[B], *, passed_over: Sequenc
 
 
 def documented(
-    shape: type[BaseModel], *, kind: str = "application/json", passed_over: Sequence[str] = (), streams: bool = False
-) -> dict[str, Any]:
-    """A route's `openapi_extra`: the body that `read_body` reads, and that the answer may come as events."""
+    shape: type[BaseModel], *, kind: str = "application/json", passed_over: Sequence[str] = (),
+    streams: bool | str = False,
+) -> dict[str, Any]:  # fmt: skip
+    """A route's `openapi_extra`: the body that `read_body` reads, and that the answer may come as events, or as a
+    stream of the kind that `streams` names."""
     room = f"{shape.__module__.rpartition('.')[2]}."  # shapes of two modules may have one name
     schema = shape.model_json_schema(ref_template=f"#/components/schemas/{room}{{model}}")
     inner = schema.pop("$defs", {})
@@ -72,7 +74,8 @@ def documented(
     body = {"$ref": f"#/components/schemas/{room}{shape.__name__}", "$defs": found}  # routes/docs.py moves them there
     extra: dict[str, Any] = {"requestBody": {"required": True, "content": {kind: {"schema": body}}}}
     if streams:
-        extra["responses"] = {"200": {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+        stream = "text/event-stream" if streams is True else streams
+        extra["responses"] = {"200": {"content": {stream: {"schema": {"type": "string"}}}}}
     return extra
 
 

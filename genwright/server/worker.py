@@ -367,7 +367,7 @@ class Vectors:
 
         import numpy as np
 
-        if do not in ("embed", "tokenize"):
+        if do not in ("embed", "tokenize") or isinstance(order.get("asked"), list):  # a list is a conversation
             raise UsageError("This model makes vectors of texts; it does not answer.", "Choose another model.")
         texts = [text[: self.context] for text in ([order["asked"]] if do == "tokenize" else order["texts"])]
         with self.lock:

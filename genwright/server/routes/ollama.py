@@ -28,6 +28,7 @@ from .chat import Tool
 from .embeddings import EmbeddingRequest, Text
 
 router = APIRouter()
+_LINES = "application/x-ndjson"
 _IGNORED = ("keep_alive",)  # how long a model stays in memory is the operator's to say
 _NO_MATTER = (
     "num_ctx",
@@ -147,7 +148,7 @@ class Named(Strict):
     verbose: bool | None = None
 
 
-@router.post("/api/chat", openapi_extra=documented(OllamaChat, passed_over=_IGNORED))
+@router.post("/api/chat", openapi_extra=documented(OllamaChat, passed_over=_IGNORED, streams=_LINES))
 async def chat(request: Request) -> Response:
     """Answer a conversation."""
     asked = await read_body(request, OllamaChat, passed_over=_IGNORED)
@@ -157,7 +158,7 @@ async def chat(request: Request) -> Response:
     return await _answered(request, asked, messages, tools, chat=True)
 
 
-@router.post("/api/generate", openapi_extra=documented(OllamaGenerate, passed_over=_IGNORED))
+@router.post("/api/generate", openapi_extra=documented(OllamaGenerate, passed_over=_IGNORED, streams=_LINES))
 async def generate(request: Request) -> Response:
     """Answer a prompt."""
     asked = await read_body(request, OllamaGenerate, passed_over=_IGNORED)
@@ -218,7 +219,7 @@ async def _answered(
     clock = _Clock()
     if asked.stream is not False:
         lines = _lines(asking, answer, clock, chat)
-        return await streamed(request, lines, failed=_failed, kind="application/x-ndjson")
+        return await streamed(request, lines, failed=_failed, kind=_LINES)
     await unless_gone(request, gather([answer]))
     calls = [_call(call["name"], call["arguments"]) for call in answer.calls]
     return reply(request, _line(asking, chat, answer.text, calls) | clock.ending(answer))
