@@ -7,17 +7,20 @@ import json
 import socket
 import threading
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from genwright.core import Part
+from genwright.server.registry import Served
 from genwright.server.routes import chat, responses
 from genwright.server.store import documents
 from tests.formats.tiny import SENTENCES
 
-from .household import app_of, asgi, small_house
+from .household import app_of, asgi, at_home, small_house
 from .parlour import ASK, Parlour, lines, raw, wait_until
 
 TINY: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": SENTENCES[0]}], "max_tokens": 60}
@@ -277,6 +280,32 @@ def test_a_failure_in_the_middle_of_a_stream_reaches_the_client(parlour: Parlour
     assert "".join(c.choices[0].delta.content or "" for c in found) == "ab"
     with pytest.raises(openai.InternalServerError, match="It broke"):
         talk.chat.completions.create(**ASK)
+
+
+def test_an_unforeseen_error_says_nothing_of_itself(tmp_path: Path) -> None:
+    class Broken:
+        """A desk and a fleet that break after the given number of words."""
+
+        words = 0
+
+        def find(self, name: str, caller: Any) -> Any:
+            return Served("says")
+
+        async def ask(self, *asked: Any, **more: Any) -> AsyncGenerator[Part]:
+            for _ in range(self.words):
+                yield Part(text="word ")
+            raise ZeroDivisionError("a secret")
+
+    broken = Broken()
+    with at_home(app_of(small_house(tmp_path, fleet=broken, desk=broken), chat)) as address:
+        for more in ({}, {"stream": True}, {"n": 2}):
+            status, said, _ = raw(address, "POST", "/v1/chat/completions", ASK | more)
+            assert (status, set(said["error"])) == (500, FOUR)
+            assert "secret" not in str(said)
+        broken.words = 3
+        last = json.loads(lines(address, "/v1/chat/completions", ASK | {"stream": True})[-1].removeprefix("data: "))
+        assert last["error"]["code"] == "internal_error"
+        assert "secret" not in str(last)
 
 
 def test_a_failing_choice_fails_its_answer(parlour: Parlour, talk: Any) -> None:
