@@ -50,8 +50,11 @@ class Keys:
     """`folder` holds the server's secret. `open_door` lets everybody in as `local` until the first key is made; a
     server that others can reach has none."""
 
-    def __init__(self, store: Store, folder: Path, *, open_door: bool = True, clock: Callable[[], float] = time.time):
-        self.store, self.open_door, self.clock = store, open_door, clock
+    def __init__(
+        self, store: Store, folder: Path, *, open_door: bool = True, clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+    ):  # fmt: skip
+        self.store, self.open_door, self.clock, self.ticks = store, open_door, clock, ticks
         self.secret = secret_of(folder / "secret")
         self._known: OrderedDict[str, _Known] = OrderedDict()  # by hash
         self._hashes: dict[str, str] = {}  # by key id
@@ -80,9 +83,9 @@ class Keys:
 
     async def required(self) -> bool:
         """Whether there are keys. Once there is one, even a revoked one, nobody comes in without."""
-        if not self._any and time.monotonic() - self._any_read >= _BELIEVED:
+        if not self._any and self.ticks() - self._any_read >= _BELIEVED:
             self._any = await self.store.read(lambda session: session.scalar(select(Key.seq).limit(1)) is not None)
-            self._any_read = time.monotonic()
+            self._any_read = self.ticks()
         return self._any
 
     # -- making and ending keys: here and now, for the command line, which does so beside a running server -----------
@@ -127,7 +130,7 @@ class Keys:
     async def _find(self, which: ColumnElement[bool], hash: str) -> _Known | None:
         """A key that is not revoked, from memory while it is believed."""
         known = self._known.get(hash)
-        if known is None or time.monotonic() - known.read > _BELIEVED:
+        if known is None or self.ticks() - known.read > _BELIEVED:
             known = await self.store.read(self._read, which)
             self._known.pop(hash, None)
             if known is not None:
@@ -139,7 +142,7 @@ class Keys:
         return known
 
     def _read(self, session: Session, which: ColumnElement[bool]) -> _Known | None:
-        began = time.monotonic()
+        began = self.ticks()
         key = session.scalars(select(Key).where(which, Key.revoked.is_(None))).one_or_none()
         if key is None:
             return None
@@ -148,7 +151,7 @@ class Keys:
 
     def _count(self, address: str) -> None:
         """One more wrong try. Raises Wrong (429) when there were many from that address."""
-        if self._minute != (minute := int(time.monotonic() // 60)) or len(self._wrong) > _REMEMBERED:
+        if self._minute != (minute := int(self.ticks() // 60)) or len(self._wrong) > _REMEMBERED:
             self._minute, self._wrong = minute, {}
         if self._wrong.get(address, 0) >= _WRONG_TRIES:
             raise Wrong(429, "Too many wrong API keys came from this address; wait a minute.", code="too_many_tries",
