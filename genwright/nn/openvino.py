@@ -32,11 +32,13 @@ from .gguf_header import Header, read_header
 from .gguf_splitter import splitter_of
 from .gguf_words import Spoken, pieces_of
 from .grammar import grammar_of
-from .llama_cpp import LlamaCpp, default_threads, stop_process
+from .llama_cpp import LlamaCpp, stop_process
 from .logprobs import begun_within
 from .weights import sha256_of
 
 WORKER = Path(__file__).with_name("openvino_worker.py")
+CONVERTER = Path(__file__).with_name("openvino_convert.py")
+_FORM = 2  # of what is kept; another number makes it anew
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 _READ_WELL = {"F32", "F16", "Q8_0"}  # Q4_1 read directly costs a fifth of the perplexity
 _ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "</s>", "<|end_of_text|>")
@@ -228,7 +230,7 @@ def converted(path: Path, header: Header) -> Path:
     """
     version = importlib.metadata.version("openvino-genai")
     digest = sha256_of(path)
-    made = store() / "converted" / f"{digest}-openvino-{version}"
+    made = store() / "converted" / f"{digest}-openvino-{version}-{_FORM}"
     if why := (_noted(made) or {}).get("why"):
         raise ModelError(why)
     if made.is_dir():
@@ -244,9 +246,7 @@ def converted(path: Path, header: Header) -> Path:
             from .gguf_writer import requantize
 
             requantize(path, source)
-        stop_process(
-            _started(source, Path(place) / "work", {}, default_threads(), only_convert=True), Path(place) / "x"
-        )
+        stop_process(_started(source, Path(place) / "work", {}, default_threads(), worker=CONVERTER), Path(place) / "x")
         source.unlink()
         try:
             os.replace(folder, made)
@@ -254,6 +254,11 @@ def converted(path: Path, header: Header) -> Path:
             if not made.is_dir():
                 raise
     return made
+
+
+def default_threads() -> int:
+    """All cores: unlike llama.cpp's, its threads do not spin for each other when another process wants a core."""
+    return len(os.sched_getaffinity(0))
 
 
 def _noted(place: Path) -> dict[str, Any] | None:
@@ -264,17 +269,15 @@ def _noted(place: Path) -> dict[str, Any] | None:
     return found
 
 
-def _started(path: Path, folder: Path, scheduler: dict[str, Any], threads: int, *, only_convert: bool = False) -> Any:
+def _started(path: Path, folder: Path, scheduler: dict[str, Any], threads: int, *, worker: Path = WORKER) -> Any:
     """The process, once it has loaded the file; its chatter goes into `folder`. Raises ModelError when it cannot."""
     folder.mkdir(exist_ok=True)
-    properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
     options = {
-        "path": str(path), "only_convert": only_convert,
+        "path": str(path), "properties": {"INFERENCE_NUM_THREADS": threads},
         "scheduler": {"enable_prefix_caching": True, **scheduler},
-        "properties": properties | ({"enable_save_ov_model": True} if only_convert else {}),
     }  # fmt: skip
     with (folder / "log").open("wb") as chatter:
-        process = subprocess.Popen([sys.executable, "-P", str(WORKER)], stdin=subprocess.PIPE,
+        process = subprocess.Popen([sys.executable, "-P", str(worker)], stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=chatter, start_new_session=True)  # fmt: skip
     assert process.stdin
     assert process.stdout

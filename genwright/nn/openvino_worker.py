@@ -28,9 +28,7 @@ def main() -> None:
         _send(out, {"error": str(error)})
         os._exit(1)
     _send(out, {"ready": True})
-    if not options.get("only_convert"):
-        Work(pipe, genai, out).go_on(lines)
-    os._exit(0)
+    Work(pipe, genai, out).go_on(lines)
 
 
 class Lines:

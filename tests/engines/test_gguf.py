@@ -468,6 +468,9 @@ def test_what_openvino_made_of_a_file_is_kept_and_not_compared_again(
     first = _open(folder / "base8.gguf", runner="openvino")
     said = _told(first, _ask())
     first.close()
+    made = next((tmp_path / "home").rglob("openvino_model.xml")).read_text()
+    assert made.count('type="VariadicSplit"') == 4  # in each of two layers: queries, keys, values; gate and up
+    assert 'element_type="u8"' not in made
     monkeypatch.setattr(openvino.OpenVino, "_compared", None)
     again = _open(folder / "base8.gguf", runner="openvino")
     assert _told(again, _ask()) == said
