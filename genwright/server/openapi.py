@@ -59,6 +59,8 @@ def _complete(found: dict[str, Any]) -> None:
 
 
 def _complete_operation(operation: dict[str, Any], shapes: dict[str, Any]) -> None:
+    about = operation.get("description", "")
+    operation["summary"] = about.partition("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")
     operation["responses"].pop("422", None)  # we answer 400
     operation["responses"] |= {"4XX": _WRONG, "5XX": _WRONG}
     for body in operation.get("requestBody", {}).get("content", {}).values():

@@ -89,7 +89,7 @@ class _Page:
             yield f"<h3>{self.say('Parameters')}</h3>"
             yield self.table((p["name"], p["schema"], p.get("description", ""), p.get("required")) for p in given)
         for kind, body in operation.get("requestBody", {}).get("content", {}).items():
-            yield f"<h3>{self.say('Body')} <code>{escape(kind)}</code></h3>{self.kind(body['schema'])}"
+            yield f"<h3>{self.say('Body')} <code>{escape(kind)}</code></h3>{self.fields(self.shape(body['schema']))}"
         yield f"<h3>{self.say('Answer')}</h3><p>"
         for status, answer in operation["responses"].items():
             kinds = ", ".join(answer.get("content", {})).replace("text/event-stream", self.say("events"))
@@ -115,6 +115,12 @@ class _Page:
             return f"<p>{self.kind(shape)}</p>"
         return self.table((name, field, "", name in needed) for name, field in shape["properties"].items())
 
+    def shape(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """A schema, or the one that it refers to."""
+        name = schema.get("$ref", "").rpartition("/")[2]
+        found: dict[str, Any] = self.found["components"]["schemas"][name] if name else schema
+        return found
+
     def kind(self, schema: dict[str, Any]) -> str:
         """A schema in a few words, with links to the shapes that it names."""
         if "$ref" in schema:
@@ -130,7 +136,7 @@ class _Page:
         if schema.get("type") == "array":
             return f"{self.kind(schema.get('items', {}))} []"
         kinds = schema.get("type", self.say("any"))
-        limits = [f"{sign} {schema[key]}" for key, sign in _LIMITS.items() if key in schema]
+        limits = [words.format(schema[key]) for key, words in _LIMITS.items() if key in schema]
         return escape(" ".join([kinds if isinstance(kinds, str) else " | ".join(kinds), *limits]))
 
     def example(self, path: str, method: str, operation: dict[str, Any]) -> str:
@@ -138,8 +144,7 @@ class _Page:
         if operation["security"]:
             lines.append('-H "Authorization: Bearer $GENWRIGHT_API_KEY"')
         for kind, body in operation.get("requestBody", {}).get("content", {}).items():
-            shape = self.found["components"]["schemas"].get(body["schema"].get("$ref", "").rpartition("/")[2], {})
-            needed = {name: self.value(shape["properties"][name]) for name in shape.get("required", ())}
+            needed = self.value(body["schema"]) or {}
             if kind == "application/json":
                 lines += [f"-H 'Content-Type: {kind}'", f"-d '{json.dumps(needed, ensure_ascii=False)}'"]
             else:
@@ -148,19 +153,20 @@ class _Page:
 
     def value(self, schema: dict[str, Any], depth: int = 0) -> Any:
         """Something that a schema allows, as short as can be."""
-        if "$ref" in schema and depth < 6:
-            shape = self.found["components"]["schemas"].get(schema["$ref"].rpartition("/")[2], {})
-            return {name: self.value(shape["properties"][name], depth + 1) for name in shape.get("required", ())}
+        schema = self.shape(schema) if depth < 6 else {}
         for either in ("anyOf", "oneOf", "allOf"):
             if either in schema:
                 return self.value(schema[either][0], depth + 1)
         if "enum" in schema or "const" in schema:
             return schema.get("const", schema.get("enum", [None])[0])
+        if fields := schema.get("properties"):
+            shown = [name for name in fields if name in schema.get("required", ()) or name == "content"]
+            return {name: self.value(fields[name], depth + 1) for name in shown}
         empty = {"string": "…", "integer": 1, "number": 1.0, "boolean": True, "object": {}}
         if schema.get("type") == "array":
             return [self.value(schema.get("items", {}), depth + 1)]
         return empty.get(schema.get("type", ""))
 
 
-_LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<",
-           "maxLength": "≤ characters", "minItems": "≥ items", "maxItems": "≤ items"}  # fmt: skip
+_LIMITS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}",
+           "maxLength": "≤ {} characters", "minItems": "≥ {} items", "maxItems": "≤ {} items"}  # fmt: skip
