@@ -23,6 +23,8 @@ _STOPPED = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"
 
 
 class AnthropicTool(Strict):
+    """A function that the program runs itself; tools that Anthropic runs are not known here."""
+
     name: Name
     description: str | None = None
     input_schema: dict[str, Any]

@@ -85,6 +85,8 @@ class OllamaCall(Strict):
 
 
 class OllamaTurn(Strict):
+    """One message of a chat; `thinking` of earlier answers is not shown to the model again."""
+
     role: Literal["system", "user", "assistant", "tool"]
     content: str = ""
     images: Annotated[list[Any], Field(max_length=0)] | None = None
@@ -103,6 +105,8 @@ class OllamaTurn(Strict):
 
 
 class Asked(Strict):
+    """What chats and prompts have in common."""
+
     model: str = Field(min_length=1, max_length=500)
     options: Sampling | None = None
     format: Literal["json", ""] | dict[str, Any] | None = None

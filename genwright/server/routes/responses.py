@@ -30,6 +30,8 @@ _IGNORED = (*PASSED_OVER, "reasoning", "max_tool_calls")
 
 
 class Format(Strict):
+    """What an answer must look like: text, any JSON object, or JSON of a schema."""
+
     model_config = ConfigDict(populate_by_name=True)
 
     type: Literal["text", "json_object", "json_schema"] = "text"
