@@ -85,6 +85,17 @@ class Ledger:
                 if line.endswith(b"\n"):
                     yield json.loads(line)
 
+    def find(self, sha256: str) -> Iterator[dict[str, Any]]:
+        """Rows that are as they were written and hold this hash, of a request, an answer or whatever."""
+        if not self.path.is_file():
+            return
+        with self.path.open("rb") as file:
+            for line in file:
+                if sha256.encode() in line and line.endswith(b"\n"):
+                    row = json.loads(line)
+                    if not _wrong(line, row.get("n", 0), row.get("previous", "")):
+                        yield row
+
     def _last(self, file: Any) -> tuple[int, str]:
         """Number and hash of the last row, after mending a torn end. The file is at its end afterwards."""
         size = file.seek(0, os.SEEK_END)

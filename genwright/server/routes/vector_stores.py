@@ -40,6 +40,8 @@ Scalar = str | float | bool
 
 
 class Static(Strict):
+    """Chunks of so many tokens at most, which share so many with the one before."""
+
     max_chunk_size_tokens: int = Field(ge=100, le=4096)
     chunk_overlap_tokens: int = Field(ge=0)
 
@@ -88,6 +90,8 @@ class ChangedStore(Strict):
 
 
 class Comparison(Strict):
+    """One attribute compared with a value, or with several."""
+
     type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
     key: str = Field(max_length=64)
     value: Scalar | list[Scalar]
@@ -112,6 +116,8 @@ class Ranking(Strict):
 
 
 class Search(Strict):
+    """One question or several; of several, a chunk's nearest counts."""
+
     query: Annotated[str, Field(min_length=1)] | Annotated[
         list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=10)]  # fmt: skip
     filters: Comparison | Compound | None = None
