@@ -192,7 +192,10 @@ async def resume(request: Request, id: str) -> dict[str, Any]:
     return shown(await house.jobs.resume(id, caller.owner))
 
 
-@router.get("/v1/fine_tuning/jobs/{id}/events", response_model=None)
+@router.get(
+    "/v1/fine_tuning/jobs/{id}/events", response_model=None,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)  # fmt: skip
 async def events(
     request: Request,
     id: str,
