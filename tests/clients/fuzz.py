@@ -34,8 +34,8 @@ class Report:
 
     def __str__(self) -> str:
         shown = ", ".join(f"{status}: {count:,}" for status, count in sorted(self.statuses.items()))
-        return (f"{self.cases:,} cases over {self.operations} operations ({shown}); {self.answered} operations answered "
-                f"200, {self.shapes:,} answers held against the clients' own types")  # fmt: skip
+        return (f"{self.cases:,} cases over {self.operations} operations ({shown}); 200 came from {self.answered} of "
+                f"them; {self.shapes:,} answers were held against the clients' own types")  # fmt: skip
 
 
 def fuzz(server: Server, folder: Path, *, each: int, seed: int, phases: Sequence[str] = ("fuzzing",)) -> Report:

@@ -110,7 +110,6 @@ EVENTS: dict[str, Any] = {
     "POST /v1/completions": Completion,
     "POST /v1/responses": ResponseStreamEvent,
 }
-_LISTS = ("list", "page")
 _POOL: dict[str, list[str]] = json.loads(Path(os.environ["FUZZ_POOL"]).read_text(encoding="utf-8"))
 _NOTES = Path(os.environ["FUZZ_NOTES"])
 
@@ -170,7 +169,8 @@ def _whole(operation: str, body: Any) -> bool:
     shape = SHAPES.get(operation)
     if shape is None:
         return False
-    items = body["data"] if body.get("object") in _LISTS and "CreateEmbedding" not in shape.__name__ else [body]
+    is_list = str(body.get("object")).endswith(("list", ".page")) and "data" not in getattr(shape, "model_fields", {})
+    items = body["data"] if is_list else [body]
     for item in items:
         if item.get("purpose") == "evals":
             continue  # the client sends this purpose and has no type to read it
