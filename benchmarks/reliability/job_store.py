@@ -208,7 +208,7 @@ def work_on(folder: Path, keys: list[str], seed: float) -> None:
     async def work(job: Any, house: Any) -> dict[str, Any]:
         await asyncio.sleep(0.02)
         name = job.payload["name"]
-        file = await save_file(house, job.owner, name, "user_data", name.encode(), once=f"{job.id}/output")
+        file = await save_file(house, job.owner, name, "user_data", name.encode(), id=f"file-{job.id}")
         await asyncio.sleep(0.02)
         return {"file": file.id}
 

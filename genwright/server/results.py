@@ -7,14 +7,12 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from .errors import Wrong
-from .files import living
+from .files import living, save_file
 from .house import House
 from .store.tables import File
-from .wire import now
 
 
 async def keep_file(
@@ -23,18 +21,7 @@ async def keep_file(
 ) -> str:  # fmt: skip
     """Keep `data` as the file `id`; done twice it is there once. Returns the id. Raises Wrong (507)."""
 
-    def keep() -> None:
-        with house.blobs.new() as draft:
-            for chunk in [data] if isinstance(data, bytes) else data:
-                draft.write(chunk)
-            draft.sync()
-            with house.blobs.adding(), house.store.begin() as session:
-                if session.scalar(select(File.seq).where(File.id == id)) is None:
-                    session.add(File(id=id, owner=owner, created=now(), name=name, purpose=purpose, size=draft.size,
-                                     sha256=draft.keep(), expires=expires))  # fmt: skip
-
-    await house.store.in_thread(keep)
-    return id
+    return (await save_file(house, owner, name, purpose, data, id=id, expires=expires)).id
 
 
 def file_for(session: Session, id: str, owner: str, purpose: str, param: str) -> File:

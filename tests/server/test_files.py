@@ -273,9 +273,9 @@ def test_jobs_keep_their_results_as_files(house: House, ann: Any, tmp_path: Path
 
 
 def test_a_job_that_is_done_again_keeps_its_result_once(house: House, ann: Any) -> None:
-    first = asyncio.run(filing.save_file(house, "ann", "o.jsonl", "batch_output", b"1", once="job_1/output"))
-    again = asyncio.run(filing.save_file(house, "ann", "o.jsonl", "batch_output", b"1", once="job_1/output"))
-    other = asyncio.run(filing.save_file(house, "ann", "o.jsonl", "batch_output", b"1", once="job_2/output"))
+    first = asyncio.run(filing.save_file(house, "ann", "o.jsonl", "batch_output", b"1", id="file-job_1"))
+    again = asyncio.run(filing.save_file(house, "ann", "o.jsonl", "batch_output", b"1", id="file-job_1"))
+    other = asyncio.run(filing.save_file(house, "ann", "o.jsonl", "batch_output", b"1", id="file-job_2"))
     assert first.id == again.id != other.id
     assert [file.id for file in ann.files.list(purpose="batch_output", order="asc")] == [first.id, other.id]
 

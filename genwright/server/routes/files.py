@@ -35,11 +35,6 @@ class NewFile(Body):
     purpose: Purpose
     expires_after: ExpiresAfter | None = None
 
-    @property
-    def lives(self) -> int | None:
-        """Seconds; batch files go after 30 days unless told otherwise, others stay."""
-        return lives(self.purpose, self.expires_after)
-
 
 class FileForm(NewFile):
     file: str = Field(json_schema_extra={"format": "binary"})
@@ -66,7 +61,9 @@ async def create(request: Request) -> dict[str, Any]:
         if form.draft.size == 0:
             raise Wrong(400, "The file is empty.", param="file", code="empty_file")
         name = form.filename or "file"
-        return shown(await asyncio.to_thread(keep, house, form.draft, owner, name, said.purpose, said.lives))
+        seconds = lives(said.purpose, said.expires_after)
+        expires = None if seconds is None else now() + seconds
+        return shown(await asyncio.to_thread(keep, house, form.draft, owner, name, said.purpose, expires))
 
 
 @router.get("/v1/files")
@@ -107,6 +104,7 @@ async def delete(request: Request, id: str) -> dict[str, Any]:
 
 
 def lives(purpose: str, expires_after: ExpiresAfter | None) -> int | None:
+    """Seconds; files for batches go after 30 days unless told otherwise, others stay."""
     if expires_after is not None:
         return expires_after.seconds
     return 30 * _DAY if purpose == "batch" else None

@@ -30,6 +30,8 @@ _STALE = 86_400  # seconds after which a draft belongs to nobody
 
 
 class Blobs:
+    """The contents under `folder`, and drafts of those on their way in."""
+
     def __init__(self, folder: Path):
         self.folder = folder
         self.drafts = folder / "drafts"

@@ -74,6 +74,8 @@ class Key(Owned):
 
 
 class File(Owned):
+    """An uploaded file, or a job's result; its content is the blob `sha256`."""
+
     __tablename__ = "files"
     __table_args__ = (Index("files_of", "owner", "seq"), Index("files_by_blob", "sha256"))
 
@@ -139,6 +141,8 @@ class Job(Owned):
 
 
 class JobEvent(Table):
+    """What was told of a job, for whoever follows it."""
+
     __tablename__ = "job_events"
 
     job: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -200,6 +204,8 @@ class Document(Owned):
 
 
 class VectorStore(Owned):
+    """A collection of files to search by meaning."""
+
     __tablename__ = "vector_stores"
     __table_args__ = (Index("vector_stores_of", "owner", "seq"),)
 

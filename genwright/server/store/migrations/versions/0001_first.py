@@ -9,6 +9,7 @@ NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
+    """Alembic calls it."""
     op.create_table(
         "aliases",
         sa.Column("name", sa.Text(), nullable=False),
