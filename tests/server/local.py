@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from genwright.core import Part, Request
+from genwright.server.errors import Wrong
+from genwright.server.registry import Served
+from genwright.server.routes import chat, models
 from genwright.verbs.ask import Answerer
+
+from .household import app_of, at_home, small_house
 
 
 class Says:
@@ -41,28 +49,55 @@ class Says:
                 self.running -= 1
 
 
+class InProcess:
+    """A desk, and all of a fleet that a chat needs, around one answerer in this process: `places` answers at once."""
+
+    def __init__(self, answerer: Answerer, places: int):
+        self.answerer, self.free = answerer, places
+
+    def find(self, name: str, caller: Any = None) -> Any:
+        if name != self.answerer.name:
+            raise Wrong(404, f"There is no model {name!r} here.", param="model", code="model_not_found")
+        return Served(name)
+
+    def list(self, caller: Any = None) -> Sequence[Served]:
+        return [Served(self.answerer.name)]
+
+    def facts(self, served: Served) -> dict[str, Any]:
+        return {}
+
+    async def ask(self, caller: Any, name: str, request: Request, *, deadline: Any = None) -> AsyncGenerator[Part]:
+        self.find(name)
+        if not self.free:
+            raise Wrong(429, "All places are taken.", code="queue_full", headers={"Retry-After": "1"})
+        self.free -= 1
+        options = {field: getattr(request, field) for field in request.model_fields_set - {"messages"}}
+        parts = self.answerer.ask(request.messages, **options)
+        try:
+            while (part := await asyncio.to_thread(next, parts, None)) is not None:
+                yield part
+        finally:
+            self.free += 1
+            await asyncio.shield(asyncio.to_thread(_close, parts))
+
+
+def _close(parts: Any) -> None:
+    for _ in range(100):  # a step that is under way ends first
+        try:
+            parts.close()
+            return
+        except ValueError:
+            time.sleep(0.05)
+
+
 @contextmanager
-def served(model: Any, *, name: str = "tiny", guards: Sequence[Any] = (), **options: Any) -> Iterator[str]:
-    """The address of a server that runs in a thread."""
-    import socket
-
-    import uvicorn
-
-    from genwright.server.minimal import create_app
-
-    app = create_app(Answerer(model, name, guards), model=name, **options)
-    door = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{door.getsockname()[1]}/v1"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        door.close()
+def served(model: Any, *, name: str = "tiny", guards: Sequence[Any] = (), queue: int = 16) -> Iterator[str]:
+    """The address of a server whose chat is answered by `model`, as many at once as it can and `queue` more."""
+    desk = InProcess(Answerer(model, name, guards), int(getattr(model, "parallel", 1)) + queue)
+    with TemporaryDirectory() as folder:
+        house = small_house(Path(folder), fleet=desk, desk=desk)
+        with at_home(app_of(house, chat, models)) as address:
+            yield f"{address.removesuffix('/v1')}/v1"
 
 
 def wait_until(true: Any, seconds: float = 5.0) -> bool:

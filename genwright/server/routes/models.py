@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -40,7 +41,10 @@ async def delete(request: Request, model: str) -> dict[str, Any]:
 
 
 def shown(served: Served, facts: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI's model, with vLLM's `root`, `parent` and `max_model_len` (null until it was loaded once)."""
+    """OpenAI's model, with vLLM's `root`, `parent` and `max_model_len` (null until it was loaded once).
+
+    `root` says nothing of where the weights lie on this machine.
+    """
     return {"id": served.id, "object": "model", "created": served.created, "owned_by": served.owner or "genwright",
-            "root": served.source or served.id, "parent": served.parent or None,
+            "root": served.parent or Path(served.source).name or served.id, "parent": served.parent or None,
             "max_model_len": facts.get("context")}  # fmt: skip
