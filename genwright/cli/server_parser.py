@@ -20,6 +20,17 @@ def server_commands(command: Command, verbs: Any) -> None:
     ):
         one = _stateful(command(name, text, do=f"state_commands:{name}"))
         one.add_argument("file", help="the backup")
+    for name, text in (
+        ("ps", "what a running server keeps in memory"),
+        ("load", "bring a model into a running server's memory"),
+        ("unload", "put a model out of a running server's memory"),
+    ):
+        one = command(name, text, do=f"fleet_commands:{name}")
+        if name != "ps":
+            one.add_argument("model", help="its name in `models list` of the server")
+        if name == "load":
+            one.add_argument("--pin", action="store_true", help="and keep it there")
+        one.add_argument("--url", default="http://127.0.0.1:8484", help="the server (default http://127.0.0.1:8484)")
     one = command("bench", "what a server that speaks OpenAI's API can bear, measured", do="operation_commands:bench")
     one.add_argument("url", help="where it answers, e.g. http://127.0.0.1:8484/v1 (key: GENWRIGHT_API_KEY)")
     one.add_argument("--model", metavar="NAME", help="the model to ask (default: the first)")
