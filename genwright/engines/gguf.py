@@ -45,7 +45,7 @@ class Settings(core.Settings):
         4096, ge=256, description="Tokens of a prompt with its answer, at most what the model was made for"
     )
     parallel: int = Field(4, ge=1, le=64, description="Answers that are decoded together")
-    threads: int | None = Field(None, ge=1, description="CPU threads; null is all cores but one")
+    threads: int | None = Field(None, ge=1, description="CPU threads; null is all cores, for llama.cpp all but one")
     adapters: tuple[Adapter, ...] = Field((), description="LoRA adapters in GGUF, applied together")
 
 
