@@ -194,7 +194,7 @@ async def resume(request: Request, id: str) -> dict[str, Any]:
 
 @router.get(
     "/v1/fine_tuning/jobs/{id}/events", response_model=None,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/event-stream": {}}}},
 )  # fmt: skip
 async def events(
     request: Request,
