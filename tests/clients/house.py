@@ -9,7 +9,6 @@ FOLDER/serve.yaml for `genwright serve --config`, and FOLDER/keys.json.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +20,6 @@ GENWRIGHT = str(Path(sys.executable).with_name("genwright"))
 def main(folder: Path, lessons: Path) -> None:
     source = str(taught(folder, lessons))
     models = [{"name": name, "source": source} for name in ("apprentice", "journeyman")]
-    if os.environ.get("GENWRIGHT_TEST_WEIGHTS"):
-        models.append({"name": "smollm", "source": "smollm2-135m-instruct"})
     options = {"models": models, "aliases": {"gpt-4o-mini": "apprentice"}, "data": str(folder / "data"), "port": 0}
     (folder / "serve.yaml").write_text(json.dumps(options), encoding="utf-8")  # JSON is YAML
     (folder / "keys.json").write_text(json.dumps(keys(folder / "data")), encoding="utf-8")

@@ -17,7 +17,6 @@ from lessons import lessons
 
 HERE = Path(__file__).parent
 GENWRIGHT = Path(os.environ.get("GENWRIGHT", HERE.parents[1] / ".venv" / "bin" / "genwright"))
-WEIGHTS = bool(os.environ.get("GENWRIGHT_TEST_WEIGHTS"))
 _PATIENCE = 120.0  # seconds until it answers
 
 
@@ -42,8 +41,7 @@ class Server:
 @contextmanager
 def served(folder: Path) -> Iterator[Server]:
     """A server whose files all lie in `folder`; it is stopped as an operator would, and must go in peace."""
-    home = {"XDG_STATE_HOME": str(folder / "state")} if WEIGHTS else {"GENWRIGHT_HOME": str(folder / "home")}
-    environment = {"OMP_NUM_THREADS": "1"} | dict(os.environ) | home
+    environment = {"OMP_NUM_THREADS": "1"} | dict(os.environ) | {"GENWRIGHT_HOME": str(folder / "home")}
     asked = folder / "lessons.jsonl"
     asked.write_text("\n".join(json.dumps(lesson) for lesson in lessons()), encoding="utf-8")
     python = GENWRIGHT.with_name("python")
