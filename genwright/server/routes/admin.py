@@ -9,6 +9,8 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
+from genwright.core import ModelError
+
 from ..app import enter_as_admin
 from ..conversation import Strict
 from ..convert import to_gguf
@@ -98,7 +100,11 @@ async def load_lora_adapter(request: Request) -> Response:
                     code="name_taken")  # fmt: skip
     base = _base(house, asked)
     path = house.options.data / ADAPTERS / f"{new_id('')}.gguf"
-    await to_gguf(Path(asked.lora_path), base.source, path)
+    try:
+        await to_gguf(Path(asked.lora_path), base.source, path)
+    except ModelError as error:
+        said = f"{error.message} {error.hint}".strip()
+        raise Wrong(400, said, param="lora_path", code="invalid_value") from None
     try:
         await house.fleet.register(
             Served(
