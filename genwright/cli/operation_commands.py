@@ -25,3 +25,22 @@ def bench(args: Namespace, screen: Screen) -> dict[str, Any]:
     screen.say(f"{found['tokens_per_second']:,.1f} tokens/s over {found['streams']} streams, "
                f"{found['whole_answers']:,} whole answers in {found['seconds']:g} s; errors: {errors}")  # fmt: skip
     return found
+
+
+def answer_file(args: Namespace, screen: Screen) -> dict[str, Any]:
+    """MODEL --file ROWS --out FILE [--executor local | ray:workers=4,address=auto], with the options of `generate`."""
+    from pathlib import Path
+
+    from genwright.core import UsageError
+    from genwright.verbs import answer_file as verb
+
+    from .commands import _options, _plugin_option
+
+    if not args.out:
+        raise UsageError("Where are the answers to go?", "--out answers.jsonl")
+    found = verb.answer_file(args.model, Path(args.file), Path(args.out), options=_options(args), engine=args.engine,
+                             guards=args.guard, executor=_plugin_option(args.executor, "executors"),
+                             tell=screen.tell)  # fmt: skip
+    screen.say(f"{args.out}: {found['answered']:,} of {found['rows']:,} rows answered, {found['refused']:,} refused, "
+               f"{found['unreadable']:,} unreadable")  # fmt: skip
+    return {"file": str(args.out), **found}
