@@ -6,6 +6,7 @@ for half a second, then looked up again: that is how fast a revoked one stops wo
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import os
@@ -15,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
@@ -26,6 +28,8 @@ from .house import Caller
 from .store import Store
 from .store.tables import Key
 from .wire import new_id
+
+T = TypeVar("T")
 
 ROLES = ("user", "admin", "metrics")
 LIMITS = ("requests_per_minute", "tokens_per_minute", "tokens_per_day")
@@ -61,6 +65,7 @@ class Keys:
         self._any, self._any_read = False, -_BELIEVED
         self._wrong: dict[str, int] = {}  # wrong tries of this minute, by address
         self._minute = 0
+        self._looking: dict[str, asyncio.Future[Any]] = {}
 
     async def authenticate(self, header: str, address: str = "") -> Caller:
         """The caller behind an Authorization or x-api-key header. Raises Wrong (401; 429 after many wrong tries)."""
@@ -78,13 +83,13 @@ class Keys:
         """Whether a caller who was let in may stay: cheap enough to be asked every half second of a long answer."""
         if not caller.key_id:
             return True
-        known = await self._find(Key.id == caller.key_id, self._hashes.get(caller.key_id, ""))
+        known = await self._find(Key.id == caller.key_id, self._hashes.get(caller.key_id, caller.key_id))
         return known is not None and self.clock() < known.expires
 
     async def required(self) -> bool:
         """Whether there are keys. Once there is one, even a revoked one, nobody comes in without."""
         if not self._any and self.ticks() - self._any_read >= _BELIEVED:
-            self._any = await self.store.read(lambda session: session.scalar(select(Key.seq).limit(1)) is not None)
+            self._any = await self._once("any", lambda session: session.scalar(select(Key.seq).limit(1)) is not None)
             self._any_read = self.ticks()
         return self._any
 
@@ -131,7 +136,7 @@ class Keys:
         """A key that is not revoked, from memory while it is believed."""
         known = self._known.get(hash)
         if known is None or self.ticks() - known.read > _BELIEVED:
-            known = await self.store.read(self._read, which)
+            known = await self._once(hash, lambda session: self._read(session, which))
             self._known.pop(hash, None)
             if known is not None:
                 self._known[known.hash] = known
@@ -140,6 +145,14 @@ class Keys:
             _, oldest = self._known.popitem(last=False)
             self._hashes.pop(oldest.caller.key_id, None)
         return known
+
+    async def _once(self, what: str, read: Callable[[Session], T]) -> T:
+        """One look into the store for all who ask the same at the same moment."""
+        looking: asyncio.Future[T] | None = self._looking.get(what)
+        if looking is None:
+            looking = self._looking[what] = asyncio.ensure_future(self.store.read(read))
+            looking.add_done_callback(lambda _: self._looking.pop(what, None))
+        return await asyncio.shield(looking)
 
     def _read(self, session: Session, which: ColumnElement[bool]) -> _Known | None:
         began = self.ticks()

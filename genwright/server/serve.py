@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import threading
@@ -122,6 +123,8 @@ async def _served(house: House, config: Any, door: socket.socket, tell: Tell) ->
         def capture_signals(self) -> Iterator[None]:
             yield
 
+    gc.collect()
+    gc.freeze()  # what is there now stays for good: looking through it again and again takes longer than an answer
     server = Server(config)
     serving = asyncio.create_task(server.serve(sockets=[door]))
     stopping: list[asyncio.Task[None]] = []
