@@ -39,6 +39,7 @@ async def to_gguf(adapter: Path, base: str, path: Path) -> None:
 
 
 def main(adapter: str, base: str, path: str) -> int:
+    """Write the adapter in GGUF; what went wrong goes to standard output as JSON. Returns the exit code."""
     from genwright.verbs.export import adapter_to_gguf
 
     try:
