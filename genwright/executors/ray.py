@@ -47,6 +47,8 @@ def carry_out(
     Raises what `work` raises when that is a GenwrightError, UsageError when the cluster cannot be had, ModelError when
     workers were lost more often than `failures`.
     """
+    # A machine that has just died still counts as free for some seconds: do not wait a whole minute for it.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
     with _cluster(settings):
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig, TorchTrainer
