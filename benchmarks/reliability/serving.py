@@ -311,9 +311,9 @@ async def leaving(place: Path, args: Any) -> list[Found]:
 
 
 async def _cycles(server: Running, body: bytes, what: str, count: int) -> Found:
-    """One client after the other leaves in the middle; what stays behind of each."""
+    """One client after the other leaves in the middle; what stays behind of each, in each process."""
     pids = [server.process.pid, *server.workers]
-    points: list[int] = []
+    points: list[list[int]] = [[] for _ in pids]
     for number in range(count):
         async with connected(server) as (reader, writer):
             await send(writer, "POST", "/v1/chat/completions", body)
@@ -321,9 +321,12 @@ async def _cycles(server: Running, body: bytes, what: str, count: int) -> Found:
                 pass
             writer.transport.abort()
         if number >= count // 5 and number % 10 == 0:
-            points.append(sum(map(rss, pids)))
-    leak = slope(points) / 10
-    return Found("R4", f"{count} leave {what}, one by one", f"{leak:+,.0f} bytes a client (1,000)", leak < 1000)
+            for pid, found in zip(pids, points, strict=True):
+                found.append(rss(pid))
+    leaks = [slope(found) / 10 for found in points]
+    names = ["server", "worker", *["runner"] * len(pids)]
+    each = ", ".join(f"{name} {leak:+,.0f}" for name, leak in zip(names, leaks, strict=False))
+    return Found("R4", f"{count} leave {what}, one by one", f"bytes a client: {each} (1,000)", max(leaks) < 1000)
 
 
 async def deadline(place: Path, args: Any) -> list[Found]:
