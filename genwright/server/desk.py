@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_TICK = 0.1  # seconds between two looks at deadlines and keys
+_TICK = 0.25  # seconds between two looks at the keys of open answers
 _LAST_WORDS = 2.0  # seconds to wait for what an answer that was cut off has taken
 _AWAY = 4  # characters of a token, by rule of thumb, where nobody can count
 
@@ -110,6 +110,7 @@ class Visit:
     until: float  # by the loop's clock
     box: Mailbox
     over: asyncio.Event
+    bell: asyncio.TimerHandle | None = None  # rings when its time is over
     status: str = "aborted"
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -181,7 +182,7 @@ class Desk:
                 raise
             finally:
                 visit.box.cancel()
-                self._visits.discard(visit)
+                self._leave(visit)
                 await self._last_words(visit, request)
                 turn.count(visit.prompt_tokens, visit.completion_tokens)
                 seconds = loop.time() - began
@@ -225,6 +226,7 @@ class Desk:
                 visit.status = _status(error)
                 raise
             finally:
+                self._leave(visit)
                 visit.box.end()
                 turn.count(visit.prompt_tokens, 0)
                 seconds = asyncio.get_running_loop().time() - began
@@ -255,10 +257,17 @@ class Desk:
             line.leave()
 
         visit.box.over = over
+        visit.bell = asyncio.get_running_loop().call_at(visit.until, lambda: visit.box.fail(_late()))
         self._visits.add(visit)
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch())
         return line
+
+    def _leave(self, visit: Visit) -> None:
+        """It is watched no more; its place is free when the worker is done with it."""
+        self._visits.discard(visit)
+        if visit.bell:
+            visit.bell.cancel()
 
     @property
     def waiting(self) -> int:
@@ -289,15 +298,11 @@ class Desk:
             raise _late() from None
 
     async def _watch(self) -> None:
-        """While there are visitors: stop those whose time is over, and those whose key is no longer good."""
+        """While there are visitors: stop those whose key is no longer good."""
         while self._visits:
             await asyncio.sleep(_TICK)
-            now = asyncio.get_running_loop().time()
             good: dict[str, bool] = {}
             for visit in list(self._visits):
-                if now >= visit.until:
-                    visit.box.fail(_late())
-                    continue
                 key = visit.caller.key_id
                 if key not in good:
                     good[key] = await self._is_valid(visit.caller)

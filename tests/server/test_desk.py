@@ -178,6 +178,7 @@ def test_an_answer_that_takes_too_long_is_stopped_in_time_and_counted(office: An
     ((status, prompt, completion),) = desk.meters.ended
     assert (status, prompt > 0) == ("timeout", True)
     assert 15 <= completion <= 22
+    assert not desk._visits
 
 
 def test_who_waits_longer_than_the_deadline_is_told_so(office: Any) -> None:
@@ -291,6 +292,7 @@ def test_vectors_pass_the_desk_too(office: Any) -> None:
     assert likeness[2] < 0.9
     assert tokens >= 6
     assert desk.meters.ended == [("stop", tokens, 0)]
+    assert not desk._visits
 
 
 def test_parts_travel_unchanged(office: Any) -> None:
