@@ -54,6 +54,7 @@ def _keys(command: Command, verbs: Any) -> None:
     one.add_argument("owner", nargs="?", default="local", help="whose things it sees (default local)")
     one.add_argument("--name", default="", help="what it is for")
     one.add_argument("--admin", action="store_true", help="it may also change what is served")
+    one.add_argument("--metrics", action="store_true", help="it may read /metrics and nothing else, for a scraper")
     one.add_argument("--requests-per-minute", type=int, metavar="N")
     one.add_argument("--tokens-per-minute", type=int, metavar="N")
     one.add_argument("--tokens-per-day", type=int, metavar="N")

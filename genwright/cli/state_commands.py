@@ -35,14 +35,17 @@ def keys_create(args: Namespace, screen: Screen) -> dict[str, Any]:
         is_first = not keys.listed()
         limits = {name: value for name in _limits() if (value := getattr(args, name)) is not None}
         key, shown = keys.create(
-            args.owner, name=args.name, roles=["user", "admin"] if args.admin else ["user"], limits=limits,
-            expires_in=_seconds(args.expires_in),
+            args.owner, name=args.name, roles=_roles(args), limits=limits, expires_in=_seconds(args.expires_in)
         )  # fmt: skip
         screen.say(shown)
         screen.tell.note("Keep it: it cannot be shown again. Clients send it as their api_key.")
         if is_first:
             screen.tell.note("From now on the server asks everybody for a key.")
         return _key_facts(key) | {"key": shown}
+
+
+def _roles(args: Namespace) -> list[str]:
+    return ["metrics"] if args.metrics else ["user", "admin"] if args.admin else ["user"]
 
 
 def keys_list(args: Namespace, screen: Screen) -> dict[str, Any]:

@@ -78,12 +78,12 @@ class Watch:
 
     def _tell(self, scope: Any, facts: Facts, status: int, whole: bool, seconds: float) -> None:
         method, route = scope["method"], getattr(scope.get("route"), "path", "(none)")
+        state = scope.get("state", {})
         self.meters.answered(method, route, status, seconds)
         if self.tracer:
-            self.tracer.trace(scope["headers"], method, route, status, seconds, facts)
+            self.tracer.trace(scope["headers"], method, route, status, seconds, facts, str(state.get("request_id", "")))
         level = logging.DEBUG if route in _QUIET else logging.INFO
         if _LOG.isEnabledFor(level):
-            state = scope.get("state", {})
             said = line_of(state, method, route, status, whole, seconds, facts)
             _LOG.log(level, "request", extra={"facts": said})
 

@@ -39,7 +39,14 @@ class Tracer:
         self.context = TraceContextTextMapPropagator()
 
     def trace(
-        self, headers: Iterable[tuple[bytes, bytes]], method: str, route: str, status: int, seconds: float, facts: Facts
+        self,
+        headers: Iterable[tuple[bytes, bytes]],
+        method: str,
+        route: str,
+        status: int,
+        seconds: float,
+        facts: Facts,
+        request_id: str = "",
     ) -> None:
         """The spans of a request that has just ended: one of HTTP, and under it one for each thing asked of a model."""
         from opentelemetry.trace import SpanKind, set_span_in_context
@@ -50,6 +57,7 @@ class Tracer:
             "http.request.method": method,
             "http.route": route,
             "http.response.status_code": status,
+            "http.response.header.x-request-id": (request_id,),
         }
         if status >= 500:
             attributes["error.type"] = str(status)

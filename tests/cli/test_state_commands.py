@@ -16,7 +16,7 @@ from genwright.server.house import House
 from tests.server.household import fresh_url, small_house
 
 SCREEN = Screen(quiet=True)
-NEW_KEY = {"owner": "ann", "name": "", "admin": False, "expires_in": None, "requests_per_minute": None,
+NEW_KEY = {"owner": "ann", "name": "", "admin": False, "metrics": False, "expires_in": None, "requests_per_minute": None,
            "tokens_per_minute": None, "tokens_per_day": None}  # fmt: skip
 
 
@@ -55,6 +55,8 @@ def test_keys_are_made_listed_and_revoked(house: House, tmp_path: Path, capsys: 
     assert not asyncio.run(house.keys.is_valid(caller)) or asyncio.run(_later(house, caller))
     with pytest.raises(UsageError):
         commands.keys_revoke(said(tmp_path, id="key_none"), SCREEN)
+    scraper = commands.keys_create(said(tmp_path, **NEW_KEY | {"metrics": True}), SCREEN)
+    assert asyncio.run(house.keys.authenticate(scraper["key"])).roles == {"metrics"}
     with pytest.raises(UsageError, match="no time"):
         commands.keys_create(said(tmp_path, **NEW_KEY | {"expires_in": "soon"}), SCREEN)
 

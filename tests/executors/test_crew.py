@@ -38,6 +38,16 @@ def test_a_crew_learns_what_one_learns_also_when_one_is_killed_and_others_go_on(
     assert _weights(together, 0).tobytes() == _weights(together, 1).tobytes() == _weights(together, 2).tobytes()
 
 
+def test_a_killed_crew_of_the_same_size_ends_bit_equal_also_with_dropout(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert crew(whole, 2, dropout=0.2, max_steps=12) == [0, 0]
+    assert crew(killed, 2, dies_at=7, dropout=0.2, max_steps=12) == [1, DEAD]
+    assert crew(killed, 2, dropout=0.2, max_steps=12) == [0, 0]
+    assert facts(killed)["resumed_from"] == 4
+    assert facts(killed)["losses"] == facts(whole)["losses"]
+    assert _weights(killed, 0).tobytes() == _weights(whole, 0).tobytes()
+
+
 def _weights(folder: Path, rank: int) -> np.ndarray:
     found: np.ndarray = np.load(folder / f"weights-{rank}.npy")
     return found

@@ -18,7 +18,7 @@ PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 def _traced(headers: list[tuple[bytes, bytes]], route: str, status: int, facts: Facts) -> list[Any]:
     kept = InMemorySpanExporter()
     tracer = Tracer(kept, at_once=True)
-    tracer.trace(headers, "POST", route, status, 0.5, facts)
+    tracer.trace(headers, "POST", route, status, 0.5, facts, "r1")
     tracer.close()
     return sorted(kept.get_finished_spans(), key=lambda span: span.kind.value)
 
@@ -28,7 +28,8 @@ def test_a_request_is_a_span_and_each_thing_asked_of_a_model_one_under_it() -> N
     outer, first, second = _traced([(b"traceparent", PARENT.encode())], "/v1/chat/completions", 200, facts)
     assert (outer.name, outer.kind) == ("POST /v1/chat/completions", SpanKind.SERVER)
     assert dict(outer.attributes) == {"http.request.method": "POST", "http.route": "/v1/chat/completions",
-                                      "http.response.status_code": 200}  # fmt: skip
+                                      "http.response.status_code": 200,
+                                      "http.response.header.x-request-id": ("r1",)}  # fmt: skip
     assert f"{outer.context.trace_id:032x}" == PARENT.split("-")[1]
     assert f"{outer.parent.span_id:016x}" == PARENT.split("-")[2]
     assert outer.end_time - outer.start_time == pytest.approx(0.5e9, rel=1e-3)
