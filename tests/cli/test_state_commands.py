@@ -16,8 +16,8 @@ from genwright.server.house import House
 from tests.server.household import fresh_url, small_house
 
 SCREEN = Screen(quiet=True)
-NEW_KEY = {"owner": "ann", "name": "", "admin": False, "metrics": False, "expires_in": None, "requests_per_minute": None,
-           "tokens_per_minute": None, "tokens_per_day": None}  # fmt: skip
+NEW_KEY = {"owner": "ann", "name": "", "admin": False, "metrics": False, "expires_in": None,
+           "requests_per_minute": None, "tokens_per_minute": None, "tokens_per_day": None}  # fmt: skip
 
 
 def said(tmp_path: Path, **more: Any) -> Namespace:
