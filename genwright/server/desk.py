@@ -183,10 +183,12 @@ class Desk:
             finally:
                 visit.box.cancel()
                 self._leave(visit)
-                await self._last_words(visit, request)
-                turn.count(visit.prompt_tokens, visit.completion_tokens)
-                seconds = loop.time() - began
-                meters.finished(name, visit.status, visit.prompt_tokens, visit.completion_tokens, seconds)
+                try:
+                    await self._last_words(visit, request)
+                finally:  # who has left may be cancelled again while they are waited for
+                    turn.count(visit.prompt_tokens, visit.completion_tokens)
+                    seconds = loop.time() - began
+                    meters.finished(name, visit.status, visit.prompt_tokens, visit.completion_tokens, seconds)
 
     async def embed(
         self, caller: Caller, model: str, texts: Sequence[str], *, deadline: float | None = None
@@ -317,17 +319,18 @@ class Desk:
 
     async def _last_words(self, visit: Visit, request: Request) -> None:
         """What an answer that was cut off has taken: as the worker tells, else by rule of thumb."""
-        if not visit.counted and visit.box.ordered:
-            try:
+        try:
+            if not visit.counted and visit.box.ordered:
                 async with asyncio.timeout(_LAST_WORDS):
                     await visit.over.wait()
-            except TimeoutError:
-                pass
-        if not visit.box.ordered:
-            visit.box.end()
-        elif not visit.counted:
-            visit.prompt_tokens = sum(len(message.text) for message in request.messages) // _AWAY
-            visit.completion_tokens = visit.pieces
+        except TimeoutError:
+            pass
+        finally:
+            if not visit.box.ordered:
+                visit.box.end()
+            elif not visit.counted:
+                visit.prompt_tokens = sum(len(message.text) for message in request.messages) // _AWAY
+                visit.completion_tokens = visit.pieces
 
 
 def _estimate(request: Request) -> int:
