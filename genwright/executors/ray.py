@@ -199,23 +199,25 @@ def spread(open_worker: Callable[[], Callable[[Any], Any]], parts: Sequence[Any]
         from ray import data
 
         data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        place = os.getcwd()
+
+        class Worker:
+            def __init__(self) -> None:
+                if os.path.isdir(place):
+                    os.chdir(place)
+                self.work = open_worker()
+
+            def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+                return {"made": [json.dumps(self.work(json.loads(part))) for part in batch["part"]]}
+
         rows = data.from_items([{"part": json.dumps(part)} for part in parts], override_num_blocks=len(parts))
         made = rows.map_batches(
-            _Worker, fn_constructor_args=(open_worker, os.getcwd()), batch_size=1, num_cpus=settings.cpus,
-            num_gpus=settings.gpus or None, compute=data.ActorPoolStrategy(min_size=1, max_size=settings.workers),
+            Worker, batch_size=1, num_cpus=settings.cpus, num_gpus=settings.gpus or None,
+            compute=data.ActorPoolStrategy(min_size=1, max_size=settings.workers),
         )  # fmt: skip
         for row in made.iter_rows():
             yield json.loads(row["made"])
-
-
-class _Worker:
-    def __init__(self, open_worker: Callable[[], Callable[[Any], Any]], place: str):
-        if os.path.isdir(place):
-            os.chdir(place)
-        self.work = open_worker()
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {"made": [json.dumps(self.work(json.loads(part))) for part in batch["part"]]}
 
 
 # -- replicas of a server ----------------------------------------------------------------------------------------------
@@ -230,9 +232,10 @@ def replicas(build: Callable[[], Any], settings: Settings, *, host: str, port: i
     they do not come up.
     """
     with _cluster(settings):
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         from ray import serve
         from ray.serve.config import ProxyLocation
+
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
 
         deployment: Any = serve.deployment(
             serve.ingress(lambda: build())(), name="genwright", num_replicas=settings.workers,
