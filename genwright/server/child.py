@@ -17,9 +17,8 @@ T = TypeVar("T")
 _TICK = 0.5  # seconds between two looks at how far it is
 _PATIENCE = 8.0  # seconds that it gets to end by itself when the server ends
 _LONGEST_LINE = 1 << 20
-_CALM = {
-    "OMP_WAIT_POLICY": "PASSIVE"
-}  # threads that wait sleep: spinning beside busy models they took 20 times as long
+# Threads that wait for one another sleep: spinning beside busy models they took ten to twenty times as long.
+_CALM = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class Child:

@@ -20,6 +20,8 @@ Auto = Literal["auto"]
 LEARNING_RATES: dict[Kind, float] = {"supervised": 5e-4, "dpo": 1e-4}
 MAX_LENGTH = 4096  # tokens of a conversation; longer prompts are cut from their start
 CHECKPOINTS, KEPT = 20, 3  # checkpoints written in a job, and how many of the newest stay
+LOOKS, ROWS_A_LOOK = 10, 64  # most looks at the validation file, and rows to learn between two, else they cost most
+SMALL = 1_000_000_000  # bytes of weights; smaller models learn faster at twice the rate (SmolLM2-135M: 1.85 for 1.94)
 CSV_COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 
@@ -35,15 +37,15 @@ class DpoHyperparameters(Hyperparameters):
     beta: Auto | Annotated[float, Field(gt=0, le=2, allow_inf_nan=False)] = "auto"
 
 
-def resolved(asked: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    """The numbers that `auto` stands for with so many rows.
+def resolved(asked: Mapping[str, Any], rows: int, size: int) -> dict[str, Any]:
+    """The numbers that `auto` stands for with so many rows, and weights of `size` bytes.
 
     Three epochs, more when there are few rows and fewer when there are very many; batches of a fiftieth of the rows,
-    from 1 to 16; a multiplier of 1; a beta of 0.1.
+    from 1 to 16; a multiplier of 2 for models under a gigabyte, else 1; a beta of 0.1.
     """
     epochs = min(25, math.ceil(100 / rows)) if rows * 3 < 100 else max(1, 25_000 // rows) if rows * 3 > 25_000 else 3
-    usual = {"n_epochs": epochs, "batch_size": min(16, max(1, rows // 50)), "learning_rate_multiplier": 1.0,
-             "beta": 0.1}  # fmt: skip
+    usual = {"n_epochs": epochs, "batch_size": min(16, max(1, rows // 50)), "beta": 0.1,
+             "learning_rate_multiplier": 2.0 if size < SMALL else 1.0}  # fmt: skip
     return {name: usual[name] if value == "auto" else value for name, value in asked.items()}
 
 
@@ -71,6 +73,7 @@ def recipe_of(
             "rows_per_batch": chosen["batch_size"],
             "epochs": chosen["n_epochs"],
             "learning_rate": LEARNING_RATES[kind] * chosen["learning_rate_multiplier"],
+            "evaluate_every": math.ceil(steps / min(LOOKS, max(1, rows * chosen["n_epochs"] // ROWS_A_LOOK))),
             "checkpoint_every": max(1, math.ceil(steps / CHECKPOINTS)),
             "keep_checkpoints": KEPT,
             "trackers": trackers,

@@ -55,7 +55,9 @@ def check(folder: Path, tell: Tell) -> None:
             problem = "" if checked.rows else checked.sentence(f"{part} file")
             found[part] = {"rows": checked.rows, "weighted": checked.weighted, "problem": problem}
     if not any(part["problem"] for part in found.values()):
-        found["base"] = locate(plan["model"], tell=tell).kind
+        base = locate(plan["model"], tell=tell)
+        weights = [base.path] if base.path.is_file() else [*base.path.glob("*.safetensors")]
+        found |= {"base": base.kind, "size": sum(path.stat().st_size for path in weights)}
     _write(folder / "checked.json", found)
 
 
@@ -118,7 +120,8 @@ class _Said(Tell):
     """Tells the server, a line each."""
 
     def note(self, text: str) -> None:
-        print(json.dumps({"note": text}), flush=True)
+        if not text.startswith("Data is as it was"):  # it was prepared a moment ago
+            print(json.dumps({"note": text}), flush=True)
 
 
 def _end_with_the_server() -> None:

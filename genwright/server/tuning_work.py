@@ -80,7 +80,7 @@ class Tuning:
         for part in ("training", "validation"):
             if problem := found.get(part, {}).get("problem"):
                 raise Wrong(400, problem, param=f"{part}_file", code=f"invalid_{part}_file")
-        chosen = resolved(self.asked["hyperparameters"], found["training"]["rows"])
+        chosen = resolved(self.asked["hyperparameters"], found["training"]["rows"], found["size"])
         await self.say("Files validated, moving job to queued state")
         await self.remember(phase="queued", checked=found, chosen=chosen, result_file=new_id("file-"))
 

@@ -118,10 +118,12 @@ def test_every_hyperparameter_turns_something(tmp_path: Path) -> None:
 
 def test_auto_depends_on_the_rows() -> None:
     auto = dict.fromkeys(("n_epochs", "batch_size", "learning_rate_multiplier", "beta"), "auto")
-    found = [resolved(auto, rows) for rows in (1, 10, 100, 1000, 100_000)]
+    found = [resolved(auto, rows, 1) for rows in (1, 10, 100, 1000, 100_000)]
     assert [one["n_epochs"] for one in found] == [25, 10, 3, 3, 1]
     assert [one["batch_size"] for one in found] == [1, 1, 2, 16, 16]
-    assert resolved({"n_epochs": 2, "batch_size": "auto"}, 100) == {"n_epochs": 2, "batch_size": 2}
+    assert resolved({"n_epochs": 2, "batch_size": "auto"}, 100, 1) == {"n_epochs": 2, "batch_size": 2}
+    rates = [resolved(auto, 100, size)["learning_rate_multiplier"] for size in (10**8, 10**10)]
+    assert rates == [2.0, 1.0]
 
 
 def test_the_result_file_has_openais_columns() -> None:
