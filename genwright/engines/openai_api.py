@@ -115,8 +115,9 @@ class Upstream:
         body = {
             "model": self.settings.model, "temperature": request.temperature, "top_p": request.top_p, "seed": seed,
             "stream": True, "stream_options": {"include_usage": True},
-            "max_tokens" if goes_on else self.settings.max_tokens_key: request.max_new_tokens,
         }  # fmt: skip
+        if "max_new_tokens" in request.model_fields_set:
+            body["max_tokens" if goes_on else self.settings.max_tokens_key] = request.max_new_tokens
         body |= {"stop": list(request.stop)} if request.stop else {}
         body |= {"repetition_penalty": request.repetition_penalty} if request.repetition_penalty != 1.0 else {}
         for name in ("top_k", "presence_penalty", "frequency_penalty", "logit_bias"):

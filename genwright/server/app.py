@@ -20,7 +20,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from . import routes
-from .errors import Wrong, answer_errors, body_of
+from .errors import Wrong, answer_errors, body_for
 from .house import Caller, House, house_of
 from .housekeeping import tidy
 from .logs import Watch
@@ -152,7 +152,7 @@ class FrontDoor:
 
         wrong = self._wrong(headers)
         if wrong:
-            status, body = body_of(wrong)
+            status, body = body_for(scope["path"], wrong)
             await JSONResponse(body, status)(scope, receive, answer)
         elif scope["method"] == "OPTIONS" and b"origin" in headers:
             await JSONResponse({}, 200)(scope, receive, answer)

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients expect them: one body with four keys, whatever went wrong."""
+"""Errors as clients expect them: OpenAI's body with four keys; under Ollama's and Anthropic's paths, theirs."""
 
 from __future__ import annotations
 
@@ -52,11 +52,21 @@ def body_of(error: Exception) -> tuple[int, dict[str, Any]]:
     return 500, _body("Something went wrong here; the server's log says what.", "server_error", None, "internal_error")
 
 
+def body_for(path: str, error: Exception) -> tuple[int, dict[str, Any]]:
+    """`body_of`, in the words of the API that the path belongs to: Ollama's error is a text, Anthropic's has a type."""
+    status, body = body_of(error)
+    if path.startswith("/api/"):
+        return status, {"error": body["error"]["message"]}
+    if path.startswith("/v1/messages"):
+        return status, {"type": "error", **body}
+    return status, body
+
+
 def answer_errors(app: FastAPI) -> None:
     """Give every error of the app, its own and ours, that body."""
 
     async def show(request: Request, error: Exception) -> JSONResponse:
-        status, body = body_of(error)
+        status, body = body_for(request.url.path, error)
         headers = dict(getattr(error, "headers", None) or {})
         if status == 405:  # each of a path's methods is a route of its own, and only one of them was asked
             headers["Allow"] = ", ".join(sorted(_allowed(request)))

@@ -10,16 +10,14 @@ from fastapi.openapi.utils import get_openapi
 
 from .app import enter, enter_as_admin, known, modules
 
-_WRONG = {
-    "description": "What went wrong, and what to do next",
-    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-}
 _ERROR = {
     "type": "object", "required": ["error"], "properties": {"error": {
         "type": "object", "required": ["message", "type", "param", "code"], "additionalProperties": False,
         "properties": {
             "message": {"type": "string"}, "type": {"type": "string"}, "param": {"type": ["string", "null"]},
             "code": {"type": ["string", "null"]}}}}}  # fmt: skip
+_OLLAMA_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}},
+                 "additionalProperties": False}  # fmt: skip
 
 
 def document_of(app: FastAPI) -> dict[str, Any]:
@@ -51,18 +49,21 @@ def _complete(found: dict[str, Any]) -> None:
                 operation = found["paths"].get(route.path_format, {}).get(method.lower())
                 if operation:
                     operation |= {"tags": [tag], "security": [{"key": []}] if needs_key else []}
-                    _complete_operation(operation, shapes)
+                    _complete_operation(operation, shapes, route.path_format)
     for unused in ("HTTPValidationError", "ValidationError"):
         shapes.pop(unused, None)
-    shapes["Error"] = _ERROR
+    shapes |= {"Error": _ERROR, "OllamaError": _OLLAMA_ERROR}
     found["tags"] = [tag for tag in found["tags"] if any(tag["name"] in op["tags"] for _, _, op in operations(found))]
 
 
-def _complete_operation(operation: dict[str, Any], shapes: dict[str, Any]) -> None:
+def _complete_operation(operation: dict[str, Any], shapes: dict[str, Any], path: str) -> None:
     about = operation.get("description", "")
     operation["summary"] = about.partition("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")
     operation["responses"].pop("422", None)  # we answer 400
-    operation["responses"] |= {"4XX": _WRONG, "5XX": _WRONG}
+    shape = f"#/components/schemas/{'OllamaError' if path.startswith('/api/') else 'Error'}"
+    wrong = {"description": "What went wrong, and what to do next",
+             "content": {"application/json": {"schema": {"$ref": shape}}}}  # fmt: skip
+    operation["responses"] |= {"4XX": wrong, "5XX": wrong}
     for body in operation.get("requestBody", {}).get("content", {}).values():
         shapes |= body["schema"].pop("$defs", {})
 

@@ -57,7 +57,8 @@ def check(folder: Path, tell: Tell) -> None:
     if not any(part["problem"] for part in found.values()):
         base = locate(plan["model"], tell=tell)
         weights = [base.path] if base.path.is_file() else [*base.path.glob("*.safetensors")]
-        found |= {"base": base.kind, "size": sum(path.stat().st_size for path in weights)}
+        named = plan["model"] if base.card or not Path(plan["model"]).exists() else str(Path(plan["model"]).resolve())
+        found |= {"base": base.kind, "source": named, "size": sum(path.stat().st_size for path in weights)}
     _write(folder / "checked.json", found)
 
 

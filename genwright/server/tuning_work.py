@@ -51,7 +51,7 @@ async def work(job: Job, house: House) -> dict[str, Any]:
 
 def folder_of(house: House, id: str) -> Path:
     """Where a job's files lie; the run has the same name again inside, so that trackers show it."""
-    return house.options.data / "tuned" / id
+    return house.options.data.resolve() / "tuned" / id
 
 
 class Tuning:
@@ -109,7 +109,7 @@ class Tuning:
         asked, checked = self.asked, self.job.place["checked"]
         adapter = asked["adapted"] or checked["base"] == "gguf"
         return recipe_of(
-            name=model_id(self.job), source=asked["source"], kind=asked["kind"], folder=self.folder,
+            name=model_id(self.job), source=checked["source"], kind=asked["kind"], folder=self.folder,
             rows=checked["training"]["rows"], weighted=checked["training"]["weighted"],
             validated="validation" in checked, chosen=self.job.place["chosen"], seed=seed_of(self.job),
             trackers=asked["trackers"], formats=[{"name": "gguf", "adapter": True} if adapter else {"name": "gguf"}],
@@ -150,7 +150,7 @@ class Tuning:
 
     async def _note(self, told: dict[str, Any]) -> None:
         note = str(told.get("note", ""))
-        if note and str(self.house.options.data) not in note:  # where things lie is no client's business
+        if note and str(self.house.options.data.resolve()) not in note:  # where things lie is no client's business
             await self.say(note)
 
     async def _look(self) -> None:

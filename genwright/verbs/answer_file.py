@@ -124,7 +124,7 @@ def _answered(answerer: Any, lines: Sequence[bytes], options: Mapping[str, Any])
     from .generate import generate_many
 
     found = [_read(line) for line in lines if line.strip()]
-    own = {"max_new_tokens": answerer.max_new_tokens, "constraints": answerer.constraints, **options}
+    own = answerer.usual() | options
     asked = {number: Request(messages=answerer._framed(messages), **own)
              for number, (_, messages) in enumerate(found) if messages}  # fmt: skip
     order, answers = list(asked), dict[int, Message]()

@@ -35,7 +35,7 @@ class Answerer:
     guards: Sequence[Chosen] = ()
     marks: Sequence[Chosen] = ()
     provenance: Provenance = field(default_factory=Provenance)
-    max_new_tokens: int = 256
+    max_new_tokens: int | None = None  # None: to the end of the context, as servers of models do
     constraints: Constraints = field(default_factory=Constraints)
     template: Any = None  # the task's frame: how a question is put to this model
     run: Run | None = None  # what it was made from, whose events tell of each answer
@@ -48,10 +48,14 @@ class Answerer:
         from .generate import generate
 
         asked = (user(messages),) if isinstance(messages, str) else tuple(messages)
-        options = {"max_new_tokens": self.max_new_tokens, "constraints": self.constraints} | options
-        request = Request(messages=self._framed(asked), **options)
+        request = Request(messages=self._framed(asked), **self.usual() | options)
         yield from generate(self.model, request, guards=self.guards, marks=self.marks, provenance=self.provenance,
                             model_name=self.name, run=self.run)  # fmt: skip
+
+    def usual(self) -> dict[str, Any]:
+        """The fields of a Request for which the caller says nothing."""
+        most = self.max_new_tokens or self.context
+        return {"constraints": self.constraints} | ({"max_new_tokens": most} if most else {})
 
     def _framed(self, asked: tuple[Message, ...]) -> tuple[Message, ...]:
         from genwright.core import Example, assistant

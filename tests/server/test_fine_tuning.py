@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -14,7 +16,7 @@ import pytest
 from genwright.core import Recipe
 from genwright.server.training_rows import check_rows
 from genwright.server.tuning import CSV_COLUMNS, recipe_of, resolved, result_csv
-from genwright.server.tuning_work import Tail
+from genwright.server.tuning_work import Tail, Tuning
 from tests.formats.tiny import SENTENCES
 
 from .works import ROWS, house_of, serving, tiny_base, until, upload
@@ -148,6 +150,30 @@ def test_a_tail_reads_whole_lines_once_and_starts_again_in_a_new_file(tmp_path: 
     path.with_suffix(".new").write_text('{"a": 4}\n')
     path.with_suffix(".new").replace(path)
     assert tail.read() == [{"a": 4}]
+
+
+def test_a_start_that_is_read_before_the_first_step_is_not_forgotten(tmp_path: Path) -> None:
+    class Jobs:
+        """Remembers, as the table does."""
+
+        async def remember(self, job: Any, place: dict[str, Any]) -> None:
+            job.place = dict(place)
+
+        async def event(self, job: str, message: str, *more: Any) -> None:
+            notes.append(message)
+
+    notes: list[str] = []
+    job: Any = SimpleNamespace(id="ftjob-1", payload={}, place={"phase": "running"})
+    tuning = Tuning(job, SimpleNamespace(options=SimpleNamespace(data=tmp_path), jobs=Jobs()))  # type: ignore[arg-type]
+    tuning.run.mkdir(parents=True)
+    events = tuning.run / "events.jsonl"
+    events.write_text('{"event": "tune.start", "steps": 4}\n')
+    asyncio.run(tuning._look())
+    with events.open("a") as file:
+        file.write('{"event": "step", "step": 1, "loss": 2.0, "seconds": 0.5}\n')
+    asyncio.run(tuning._look())
+    assert (job.place["steps"], job.place["step"]) == (4, 1)
+    assert notes == ["Step 1/4: training loss=2.0000"]
 
 
 # -- the server ------------------------------------------------------------------------------------------------------

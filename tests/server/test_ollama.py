@@ -114,4 +114,4 @@ def test_refusals_failures_and_leaving(parlour: Parlour) -> None:
 ])  # fmt: skip
 def test_wrong_requests_are_told(parlour: Parlour, more: dict[str, Any], param: str) -> None:
     status, found, _ = raw(parlour.address, "POST", "/api/generate", {"model": "says", "prompt": "hi"} | more)
-    assert (status, found["error"]["param"]) == (400, param)
+    assert (status, found["error"].partition(":")[0]) == (400, param)  # Ollama's errors are one text

@@ -30,7 +30,7 @@ class CompletionRequest(Strict):
 
     model: str = Field(min_length=1, max_length=500)
     prompt: Texts | Ids | Annotated[list[Ids], Field(min_length=1, max_length=128)] | None = None
-    max_tokens: int | None = Field(None, ge=0)
+    max_tokens: int | None = Field(16, ge=0, description="As OpenAI's: 16 where nothing is said")
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)

@@ -17,7 +17,7 @@ from genwright.core import Message, assistant, system, user
 
 from ..answers import Answer, Asking, begun, gather, reply, streamed
 from ..conversation import CalledFunction, Seed, Stop, Strict, ToolCall, Turn, conversation, request_for
-from ..errors import body_of
+from ..errors import body_for
 from ..house import caller_of, house_of
 from ..leaving import unless_gone
 from ..registry import Served
@@ -291,7 +291,7 @@ def _dumped(line: dict[str, Any]) -> bytes:
 
 
 def _failed(error: Exception) -> bytes:
-    return _dumped({"error": body_of(error)[1]["error"]["message"]})
+    return _dumped(body_for("/api/", error)[1])
 
 
 def _ns(seconds: float) -> int:
