@@ -24,9 +24,9 @@ SHELF_ROOMS = {
 }
 MAY_IMPORT = {
     "core": set(),
-    "nn": {"core"},
+    "nn": {"core", "media"},
     "media": {"core"},
-    "trust": {"core"},
+    "trust": {"core", "media"},
     "verbs": {"core", "nn", "trust", "executors"},
     "server": {"core", "verbs"},
     "cli": {"core", "verbs", "trust", "server"},

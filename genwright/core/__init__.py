@@ -11,6 +11,7 @@ from .model import (
     Learner,
     Likelihood,
     Loss,
+    Measurer,
     Model,
     Request,
     Scorer,
@@ -19,7 +20,7 @@ from .model import (
 from .plugin import Chosen, FilePath, Pick, Settings, Shelf, choose, describe, did_you_mean, shelves
 from .recipe import Recipe
 from .run import Run, fingerprint, write_text
-from .task import Task, TaskSettings, with_shots
+from .task import Task, TaskSettings, templated, with_shots
 from .things import SILENT, Ask, Finding, Judged, Modality, Pairs, Provenance, Score, Tell, Verdict
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Learner",
     "Likelihood",
     "Loss",
+    "Measurer",
     "Message",
     "MissingExtra",
     "Modality",
@@ -78,6 +80,7 @@ __all__ = [
     "say_as",
     "shelves",
     "system",
+    "templated",
     "user",
     "with_shots",
     "write_text",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .content import Message, Part
 from .data import Example
+from .errors import UsageError
+from .plugin import sentences
+
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class Constraints(BaseModel):
@@ -47,6 +52,29 @@ class Request(BaseModel):
     frequency_penalty: float = Field(0.0, ge=-2, le=2, description="The same, once for each time it was said")
     logit_bias: dict[int, float] = Field({}, description="Added to the logits of these tokens; -100 bans, 100 forces")
     logprobs: int | None = Field(None, ge=0, le=20, description="How many alternatives to report; null reports none")
+    options: dict[str, Any] = Field({}, description="What only some engines know, checked there (steps of a picture)")
+    out: Path | None = Field(None, description="File for an answer that is no text; null is a temporary one")
+
+    def options_as(self, kind: type[Kind]) -> Kind:
+        """The options as an engine knows them. Raises UsageError with all that is wrong (did you mean …)."""
+        try:
+            return kind.model_validate(self.options)
+        except ValidationError as error:
+            wrong = "; ".join(f"{path}: {sentence}" if path else sentence for path, sentence in sentences(error, kind))
+            raise UsageError(f"The options of the request are not right: {wrong}") from None
+
+    def files(self, count: int, suffix: str) -> list[Path]:
+        """Where the `count` files of an answer go: `out`, numbered when there are several. `suffix` is for an `out`
+        without one. Temporary files are the caller's to remove. Raises UsageError when the folder cannot be made."""
+        out = self.out or Path(tempfile.mkdtemp(prefix="genwright-")) / f"answer{suffix}"
+        out = out if out.suffix else out.with_suffix(suffix)
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{out.parent} cannot be made: {error.strerror}.", "Choose another place.") from None
+        if count == 1:
+            return [out]
+        return [out.with_name(f"{out.stem}-{number}{out.suffix}") for number in range(1, count + 1)]
 
 
 class Model(Protocol):
@@ -78,6 +106,15 @@ class Scorer(Protocol):
     """A model that can say how likely a reference answer is."""
 
     def likelihood(self, examples: Sequence[Example]) -> Iterator[Likelihood]: ...
+
+
+@runtime_checkable
+class Measurer(Protocol):
+    """A model that can say how far off it is on an example, where there is no likelihood (a denoiser)."""
+
+    def measure(self, examples: Sequence[Example]) -> Iterator[Mapping[str, float]]:
+        """Errors of each example by name, always the same for the same weights; lower is better."""
+        ...
 
 
 @dataclass(frozen=True)

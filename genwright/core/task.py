@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from .content import Message
+from .content import Message, Part
 from .content import system as system_says
 from .data import Example
 from .model import Constraints
@@ -47,12 +47,23 @@ class Task:
     metrics: tuple[str, ...]
     frame: Callable[[Example, Any], Example] = no_change
 
-    def framed(self, example: Example, settings: TaskSettings) -> Example:
+    def framed(self, example: Example, settings: Settings) -> Example:
         """The example as the model meets it: through the task's frame, with the system message if it has none."""
         example = self.frame(example, settings)
-        if not settings.system or len(example.messages) < 2 or example.messages[0].role == "system":
+        system = getattr(settings, "system", "")  # pictures are asked for without one
+        if not system or len(example.messages) < 2 or example.messages[0].role == "system":
             return example
-        return Example((system_says(settings.system), *example.messages), example.meta)
+        return Example((system_says(system), *example.messages), example.meta)
+
+
+def templated(example: Example, template: str) -> Example:
+    """The example with the words of its last question put through the template; files and the answer stay."""
+    if template == "{prompt}" or len(example.messages) < 2:
+        return example
+    asked = example.messages[-2]
+    words = template.replace("{prompt}", asked.text)
+    parts = (Part(text=words), *(part for part in asked.parts if part.kind != "text"))
+    return Example((*example.messages[:-2], Message(asked.role, parts), example.answer), example.meta)
 
 
 def with_shots(example: Example, shots: Sequence[Example]) -> Example:

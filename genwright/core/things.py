@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from .model import Likelihood, Request
 
 @dataclass(frozen=True)
 class Judged:
-    """A held-out example with what the model made of it. `answer` or `likelihood` is None when no metric needs it."""
+    """A held-out example with what the model made of it: what no metric needs, or the model cannot tell, is None."""
 
     example: Example
     answer: Message | None = None
     likelihood: Likelihood | None = None
+    errors: Mapping[str, float] | None = None  # what a `Measurer` says
 
     @property
     def said(self) -> str:

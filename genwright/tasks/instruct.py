@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from genwright.core import Example, Message, Part, Task, TaskSettings
+from genwright.core import Example, Task, TaskSettings, templated
 
 
 class Settings(TaskSettings):
@@ -17,12 +17,7 @@ def frame(example: Example, settings: Settings) -> Example:
     >>> frame(row, Settings(template="Translate: {prompt}")).prompt[0].text
     'Translate: the sea'
     """
-    if settings.template == "{prompt}" or len(example.messages) < 2:
-        return example
-    asked = example.messages[-2]
-    words = settings.template.replace("{prompt}", asked.text)
-    parts = (Part(text=words), *(part for part in asked.parts if part.kind != "text"))
-    return Example((*example.messages[:-2], Message(asked.role, parts), example.answer), example.meta)
+    return templated(example, settings.template)
 
 
 task = Task("text", "text", engine="causal_lm", objective="sft", metrics=("perplexity", "chrf", "rouge"), frame=frame)

@@ -38,6 +38,7 @@ class Answerer:
     max_new_tokens: int | None = None  # None: to the end of the context, as servers of models do
     constraints: Constraints = field(default_factory=Constraints)
     template: Any = None  # the task's frame: how a question is put to this model
+    options: Mapping[str, Any] = field(default_factory=dict)  # the task's, for requests that name none
     run: Run | None = None  # what it was made from, whose events tell of each answer
 
     def ask(self, messages: str | Sequence[Message], **options: Any) -> Iterator[Part]:
@@ -48,7 +49,9 @@ class Answerer:
         from .generate import generate
 
         asked = (user(messages),) if isinstance(messages, str) else tuple(messages)
-        request = Request(messages=self._framed(asked), **self.usual() | options)
+        options = self.usual() | options
+        options["options"] = {**self.options, **options.get("options", {})}
+        request = Request(messages=self._framed(asked), **options)
         yield from generate(self.model, request, guards=self.guards, marks=self.marks, provenance=self.provenance,
                             model_name=self.name, run=self.run)  # fmt: skip
 
@@ -56,6 +59,11 @@ class Answerer:
         """The fields of a Request for which the caller says nothing."""
         most = self.max_new_tokens or self.context
         return {"constraints": self.constraints} | ({"max_new_tokens": most} if most else {})
+
+    @property
+    def gives(self) -> str:
+        """The modality of its answers."""
+        return str(getattr(self.model, "gives", "text"))
 
     def _framed(self, asked: tuple[Message, ...]) -> tuple[Message, ...]:
         from genwright.core import Example, assistant
@@ -112,13 +120,14 @@ class Answerer:
 
 def open_answerer(
     ref: str | Path | Run, *, engine: str | Mapping[str, Any] | None = None, guards: Sequence[Chosen | str] = (),
-    seed: int = 0,
+    task: str | Mapping[str, Any] | None = None, seed: int = 0,
 ) -> Answerer:  # fmt: skip
     """Open a run, card, folder, GGUF file or `hf:org/name` for answering.
 
     A run brings its own guards, marks, system message, template and constraints; `guards` are added to them.
     `engine` is a name, or a name with options as in a recipe's `model`: {"engine": "gguf", "context": 2048}; without
-    the name they are options of the engine that is chosen. Raises UsageError for an unknown name or option and
+    the name they are options of the engine that is chosen. `task` is another than the run's own, or what a folder or
+    card is to do. Raises UsageError for an unknown name or option and
     ModelError when the weights cannot be loaded.
     """
     from .models import is_remote, locate, open_model
@@ -131,29 +140,33 @@ def open_answerer(
         changed = {"source": own.source, "engine": own.engine, **own.options, **options}
         return answerer_of(run, open_model(changed, task=run.recipe.task, purpose="answer", seed=seed), added)
     choice = ModelChoice.model_validate({"source": name, **options})
-    located = None if is_remote(choice) else locate(name)
-    if located is None or located.kind != "run":
-        model = open_model(choice, purpose="answer", seed=seed)
+    named = choose("tasks", task) if task else None
+    if not Run.is_run(name):
+        located = None if is_remote(choice) else locate(name)
+        model = open_model(choice, task=named, purpose="answer", seed=seed)
         facts = Provenance(model=name, checkpoint=located.sha256 if located else "")
         return Answerer(model, name, added, [choose("marks", "metadata")], facts)
     run = Run.open(name)
-    return answerer_of(run, open_model(choice, task=run.recipe.task, purpose="answer", seed=seed), added)
+    return answerer_of(run, open_model(choice, task=run.recipe.task, purpose="answer", seed=seed), added, named)
 
 
-def answerer_of(run: Run, model: Model, added: Sequence[Chosen] = ()) -> Answerer:
-    """An open model that answers as the run's: with its guards, marks, template and constraints."""
+def answerer_of(run: Run, model: Model, added: Sequence[Chosen] = (), task: Chosen | None = None) -> Answerer:
+    """An open model that answers as the run's: with its guards, marks, template (or another task's) and constraints."""
     recipe = run.recipe
-    settings, task = recipe.task.settings, recipe.task.thing
-    shots = Dataset.open(run.data / "train.jsonl").sample(settings.shots, recipe.seed) if settings.shots else []
+    chosen = task or recipe.task
+    settings, task_of = chosen.settings, chosen.thing
+    count = getattr(settings, "shots", 0)
+    shots = Dataset.open(run.data / "train.jsonl").sample(count, recipe.seed) if count else []
     return Answerer(
         model,
         recipe.release.name or recipe.name,
         [*recipe.guards, *added],
         recipe.marks,
         provenance_of(run),
-        settings.max_new_tokens,
-        settings.constraints,
-        lambda example: with_shots(task.framed(example, settings), shots),
+        getattr(settings, "max_new_tokens", None),
+        getattr(settings, "constraints", Constraints()),
+        lambda example: with_shots(task_of.framed(example, settings), shots),
+        getattr(settings, "options", {}),
         run,
     )
 

@@ -27,6 +27,7 @@ from genwright.core import (
     GenwrightError,
     Judged,
     Likelihood,
+    Measurer,
     Message,
     Model,
     Part,
@@ -90,7 +91,7 @@ def evaluate(
     if len(held_out):
         for name, judge in (("tuned", model), ("base", base)):
             if judge is not None:
-                sides[name] = _put_to(judge, asked, name, tell)
+                sides[name] = _put_to(judge, asked, name, tell, folder)
     missing = _score(sides, asked, tell)
     report = _report(sides, asked, missing, compared=base is not None)
     if folder is not None:
@@ -209,7 +210,8 @@ class _Questions:
     @property
     def can_show(self) -> bool:
         """Whether rows have questions, so that examples can be shown before them, and there are examples to show."""
-        return bool(len(self.train)) and bool(len(self.held_out)) and len(self.held_out[0].messages) > 1
+        takes = hasattr(self.settings, "shots")  # what is asked for a picture shows no others
+        return takes and bool(len(self.train)) and bool(len(self.held_out)) and len(self.held_out[0].messages) > 1
 
     @property
     def shot_counts(self) -> list[int]:
@@ -225,7 +227,8 @@ class _Questions:
         shown = pick.sample(range(len(self.train)), min(most, len(self.train)))[:shots]
         return with_shots(example, [self.train[i] for i in shown])
 
-    def request(self, example: Example, row: int) -> Request:
+    def request(self, example: Example, row: int, files: Path | None) -> Request:
+        """What is asked; `files` is where an answer goes that is no text."""
         how = self.recipe.evaluate
         return Request(
             messages=example.prompt,
@@ -234,6 +237,8 @@ class _Questions:
             top_p=how.top_p,
             seed=self.recipe.seed * 1_000_003 + row,
             constraints=getattr(self.settings, "constraints", Constraints()),
+            options=getattr(self.settings, "options", {}),
+            out=files / f"{row:05d}" if files else None,
         )
 
 
@@ -249,7 +254,7 @@ def needs_of(metric: Chosen) -> frozenset[str]:
     return needs
 
 
-def _put_to(model: Model, asked: _Questions, name: str, tell: Tell) -> Side:
+def _put_to(model: Model, asked: _Questions, name: str, tell: Tell, folder: Path | None) -> Side:
     side, began = Side(), time.perf_counter()
     if _can_tell(model):
         tell.stage(f"Likelihood of the held-out rows ({name})", len(asked.held_out) + len(asked.general.examples))
@@ -259,15 +264,18 @@ def _put_to(model: Model, asked: _Questions, name: str, tell: Tell) -> Side:
         with _as_trained(model, asked.recipe):
             side.likely = _likelihoods(model, rows, tell)
             side.general = _likelihoods(model, asked.general.examples, tell)
-    side.answered = _answers(model, asked, asked.shots, name, tell)
+    elif isinstance(model, Measurer) and any("errors" in needs_of(metric) for metric in asked.metrics):
+        tell.stage(f"Errors on the held-out rows ({name})", len(asked.held_out))
+        side.likely = _errors(model, asked.held_out, tell)
+    side.answered = _answers(model, asked, asked.shots, name, tell, folder)
     if side.likely:
         side.answered = [
-            Judged(one.example, one.answer, side.likely[row].likelihood)
+            replace(one, likelihood=side.likely[row].likelihood, errors=side.likely[row].errors)
             for row, one in zip(asked.rows, side.answered, strict=True)
         ]
     for shots in asked.shot_counts:
         same = shots == asked.shots
-        side.shots[shots] = side.answered if same else _answers(model, asked, shots, name, tell)
+        side.shots[shots] = side.answered if same else _answers(model, asked, shots, name, tell, None)
     side.seconds = time.perf_counter() - began
     return side
 
@@ -303,17 +311,36 @@ def _likelihoods(model: Any, examples: Sequence[Example], tell: Tell) -> list[Ju
     return judged
 
 
-def _answers(model: Model, asked: _Questions, shots: int, side: str, tell: Tell) -> list[Judged]:
-    """The chosen rows with the model's answers. Unguarded (and so noted in the ledger): the bare model is measured."""
+def _errors(model: Measurer, examples: Sequence[Example], tell: Tell) -> list[Judged]:
+    judged = []
+    for start in range(0, len(examples), _AT_ONCE):
+        some = examples[start : start + _AT_ONCE]
+        for example, errors in zip(some, model.measure(some), strict=True):
+            judged.append(Judged(example, errors=errors))
+        tell.advance(len(some))
+    return judged
+
+
+def _answers(
+    model: Model, asked: _Questions, shots: int, side: str, tell: Tell, folder: Path | None
+) -> list[Judged]:  # fmt: skip
+    """The chosen rows with the model's answers. Unguarded (and so noted in the ledger): the bare model is measured.
+
+    Answers that are files are kept below `folder`."""
     name = f"{asked.recipe.name or asked.recipe.model.source or 'model'} ({side})"
     examples = [_with_question(asked.example(row, shots)) for row in asked.rows]
-    requests = [asked.request(example, row) for example, row in zip(examples, asked.rows, strict=True)]
+    files = folder / "samples" / side if folder and _gives_files(model) else None
+    requests = [asked.request(example, row, files) for example, row in zip(examples, asked.rows, strict=True)]
     tell.stage(f"Answers{f' with {shots} examples shown' if shots else ''} ({side})", len(requests))
     answers: list[Message | None] = [None] * len(requests)
     for number, message in generate_many(model, requests, guards=(), model_name=name, purpose="evaluation"):
         answers[number] = message
         tell.advance()
     return [Judged(example, answer) for example, answer in zip(examples, answers, strict=True)]
+
+
+def _gives_files(model: Any) -> bool:
+    return getattr(getattr(model, "_learner", model), "gives", "text") != "text"
 
 
 def _with_question(example: Example) -> Example:
@@ -451,8 +478,8 @@ def _side_by_side(base: Side, tuned: Side, asked: _Questions) -> list[dict[str, 
     return [
         {
             "row": asked.rows[i], "prompt": _words(tuned.answered[i].example.prompt),
-            "wanted": tuned.answered[i].wanted, "tuned": tuned.answered[i].said,
-            "base": base.answered[i].said if base.answered else None,
+            "wanted": _said(tuned.answered[i].example.answer), "tuned": _said(tuned.answered[i].answer),
+            "base": _said(base.answered[i].answer) if base.answered else None,
             "scores": {"tuned": _row_scores(tuned, i), "base": _row_scores(base, i)},
         }
         for i in shown
@@ -464,6 +491,11 @@ def _words(messages: Sequence[Message]) -> str:
     if len(messages) == 1:
         return messages[0].text
     return "\n".join(f"{message.role}: {message.text}" for message in messages)
+
+
+def _said(message: Message | None) -> str:
+    """The words of an answer, or the names of its files."""
+    return "" if message is None else message.text or " ".join(str(part.path) for part in message.parts if part.path)
 
 
 def _row_scores(side: Side, row: int) -> dict[str, float]:
@@ -514,14 +546,16 @@ def _keep_samples(folder: Path, sides: dict[str, Side], asked: _Questions) -> No
 def _sample(row: int, judged: Judged, scores: dict[str, float]) -> str:
     likelihood = judged.likelihood
     facts: dict[str, Any] = {
-        "row": row, "prompt": [message.as_dict() for message in judged.example.prompt], "wanted": judged.wanted,
-        "said": judged.said if judged.answer else None, "nll": likelihood.nll if likelihood else None,
+        "row": row, "prompt": [message.as_dict() for message in judged.example.prompt],
+        "wanted": _said(judged.example.answer), "said": _said(judged.answer) if judged.answer else None,
+        "nll": likelihood.nll if likelihood else None,
         "tokens": likelihood.tokens if likelihood else None, "chars": likelihood.chars if likelihood else None,
         "scores": scores,
     }  # fmt: skip
     parts = judged.answer.parts if judged.answer else ()
     probs = next((part.meta["probs"] for part in parts if part.meta and "probs" in part.meta), None)
-    return json.dumps(facts | ({"probs": probs} if probs else {}), ensure_ascii=False) + "\n"
+    more = {"probs": probs, "errors": dict(judged.errors or {})}
+    return json.dumps(facts | {name: value for name, value in more.items() if value}, ensure_ascii=False) + "\n"
 
 
 def read_samples(path: Path) -> Iterator[tuple[str, Judged]]:

@@ -68,11 +68,14 @@ def generate(
     the model came from get a line too, where they can be written. Closing the iterator early stops the model. Raises
     Refused (guard, rule and hint) and whatever the model raises.
     """
+    if request.options and not hasattr(model, "options"):
+        raise UsageError(f"This model knows no options, and was given {', '.join(request.options)}.", "Leave them out.")
     end: dict[str, Any] = {}
     with _Hall(guards, provenance, ledger, model_name, purpose, run) as hall:
         request = hall.checked_request(request)
         with closing(_marked(hall.guarded(model.generate(request)), marks, hall.provenance)) as parts:
             for part in parts:
+                hall.note_file(part)
                 part, facts = _without_end(part)
                 end |= facts
                 if part.text or part.path or part.meta:
@@ -122,6 +125,7 @@ def generate_many(
                 hall.note_request(requests[index])
                 for part in message.parts:
                     hall.note_sent(part)
+                    hall.note_file(part)
                 hall.outcome = "complete"
             yield index, message
 
@@ -138,7 +142,7 @@ def write_labelled(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
-        for mark in sorted(marks, key=lambda mark: getattr(mark.module, "last", False)):
+        for mark in sorted(marks, key=_comes_last):
             part = mark.thing(part, provenance, mark.settings)
             if warning := getattr(mark.module, "warning", lambda _: "")(mark.settings):
                 tell.note(warning)
@@ -171,7 +175,8 @@ class _Hall:
         self.provenance = _dated(self.provenance, self.model_name)
         self.started = time.monotonic()
         self.asked: dict[str, Any] = {}
-        self.said, self.chars, self.files = hashlib.sha256(), 0, 0
+        self.said, self.chars = hashlib.sha256(), 0
+        self.files: list[str] = []  # sha256 of each file as it left
         self.workers = ThreadPoolExecutor(1, "guard") if self.guards else None
         return self
 
@@ -248,7 +253,10 @@ class _Hall:
     def note_sent(self, part: Part) -> None:
         self.said.update(part.text.encode("utf-8", "replace"))
         self.chars += len(part.text)
-        self.files += part.path is not None
+
+    def note_file(self, part: Part) -> None:
+        if part.path is not None and part.path.is_file():
+            self.files.append(hashlib.sha256(part.path.read_bytes()).hexdigest())
 
     def look(self, guard: Chosen, parts: Sequence[Part], side: str, size: int) -> Verdict:
         """Ask one guard, in its own thread so that it can be given up. A failure is a block, or noted if allowed."""
@@ -309,12 +317,19 @@ class _Window:
                 yield from self._release(final=False)
             return
         yield from self.finish()
+        if part.text or part.path:  # else it only tells how far the work has come
+            self._must_pass(part)
+        yield part
+
+    def _must_pass(self, part: Part) -> None:
+        """A file passes whole, or does not stay. Raises Refused."""
         for guard in self.guards:
             verdict = self.hall.look(guard, [part], "answer", len(part.text))
             if verdict.action in ("block", "redact"):  # a file cannot be redacted
                 self.hall.note_verdict(guard, "answer", "block", _rules(verdict))
+                if part.path:
+                    part.path.unlink(missing_ok=True)
                 raise _refusal("The answer", guard, verdict)
-        yield part
 
     def finish(self) -> Iterator[Part]:
         if self.held:
@@ -458,10 +473,15 @@ def _marked(parts: Iterator[Part], marks: Sequence[Chosen], provenance: Provenan
     with closing(_closable(parts)) as source:
         for part in source:
             if part.path is not None:
-                for mark in marks:
+                for mark in sorted(marks, key=_comes_last):
                     part = mark.thing(part, provenance, mark.settings)
             yield part
     yield from (Part(text=after) for _, after in around if after)
+
+
+def _comes_last(mark: Chosen) -> bool:
+    """Marks that hold a file's hash see it when the others are done."""
+    return bool(getattr(mark.module, "last", False))
 
 
 def _closable(parts: Iterator[Any]) -> Any:

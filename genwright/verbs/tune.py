@@ -15,7 +15,7 @@ from genwright.core import SILENT, Dataset, Learner, Recipe, Run, Tell, UsageErr
 if TYPE_CHECKING:
     from genwright.nn.crew import Crew
 
-_ANSWERING = {"max_new_tokens", "constraints", "shots"}  # task settings that training does not read
+_ANSWERING = {"max_new_tokens", "constraints", "shots", "options"}  # task settings that training does not read
 _TOKENIZER_ROWS = 200_000  # enough words to make a tokenizer from, and no more than memory holds
 
 
@@ -105,9 +105,11 @@ def _learner(model: Any, recipe: Recipe) -> Learner:
 
 
 def _fit_to_task(learner: Any, recipe: Recipe, train: Dataset) -> None:
-    """Tell the learner what only the task and its rows know: the longest row, and the labels."""
+    """Tell the learner what only the task and its rows know: the longest row, the labels, whatever it looks for."""
     settings = recipe.task.settings
-    if hasattr(learner, "set_max_length"):
+    if hasattr(learner, "survey"):
+        learner.survey(train)
+    if hasattr(learner, "set_max_length") and hasattr(settings, "max_length"):
         learner.set_max_length(settings.max_length)
     if hasattr(settings, "labels") and hasattr(learner, "set_labels"):
         learner.set_labels(list(settings.labels) or sorted({example.answer.text for example in train}))

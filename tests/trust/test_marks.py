@@ -6,7 +6,8 @@ import json
 import pytest
 import yaml
 
-from genwright.core import Part, Provenance
+from genwright.core import DataError, Part, Provenance
+from genwright.media.xmp import read_xmp, with_xmp
 from genwright.trust.marks import metadata, visible
 
 FACTS = Provenance(
@@ -102,3 +103,58 @@ def test_a_part_without_a_file_carries_its_label_in_meta():
     part = metadata.apply(Part(text="x", meta={"n": 1}), FACTS, metadata.Settings())
     assert part.meta is not None
     assert (part.text, part.meta["n"], part.meta["provenance"]["checkpoint"]) == ("x", 1, "c" * 64)
+
+
+def picture(path, *, xmp=b"", **more):
+    image = pytest.importorskip("PIL.Image")
+    pixels = bytes((x * y) % 251 for y in range(9) for x in range(13) for _ in "rgb")
+    image.frombytes("RGB", (13, 9), pixels).save(path, **more)
+    if xmp:
+        path.write_bytes(with_xmp(path, xmp.decode()))
+    return path
+
+
+PICTURES = [("a.png", {}), ("a.jpg", {"quality": 90}), ("a.webp", {"lossless": True}), ("b.webp", {"quality": 80})]
+
+
+@pytest.mark.parametrize(("name", "more"), PICTURES)
+def test_a_picture_carries_its_label_inside_and_no_pixel_changes(tmp_path, name, more):
+    from PIL import Image
+
+    path = picture(tmp_path / name, **more)
+    before = Image.open(path).tobytes()
+    for _ in range(2):
+        metadata.apply(Part("image", path=path), FACTS, metadata.Settings())
+    with Image.open(path) as opened:
+        assert opened.tobytes() == before
+        found = (
+            opened.info["xmp"] if name.endswith("webp") or name.endswith("jpg") else opened.info["XML:com.adobe.xmp"]
+        )
+    packet = found.decode() if isinstance(found, bytes) else found
+    assert packet == read_xmp(path)
+    assert packet.count("<TC260:AIGC>") == 1
+    label = json.loads(packet.split("<TC260:AIGC>")[1].split("</TC260:AIGC>")[0])
+    assert list(label) == KEYS
+    assert json.loads(packet.split("<genwright:provenance>")[1].split("</")[0]) == FACTS.as_dict()
+    beside = json.loads((tmp_path / f"{name}.genwright.json").read_text())
+    assert beside["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("name", "more"), PICTURES)
+def test_other_metadata_of_a_picture_stays(tmp_path, name, more):
+    inner = b'<rdf:Description rdf:about="" TC260:AIGC="{}"><dc:title>Hat</dc:title></rdf:Description>'
+    other = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>' + inner + b"</rdf:RDF></x:xmpmeta>"
+    path = picture(tmp_path / name, xmp=other, **more)
+    metadata.apply(Part("image", path=path), FACTS, metadata.Settings())
+    packet = read_xmp(path)
+    assert "<dc:title>Hat</dc:title>" in packet
+    assert packet.count("TC260:AIGC") == 2, "one element, and nothing of the old label"
+
+
+def test_a_broken_picture_is_said_and_stays(tmp_path):
+    path = picture(tmp_path / "a.png")
+    path.write_bytes(path.read_bytes()[:-20])
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="cut short"):
+        metadata.apply(Part("image", path=path), FACTS, metadata.Settings())
+    assert path.read_bytes() == before

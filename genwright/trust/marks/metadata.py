@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import yaml
 from pydantic import Field, field_validator
@@ -14,6 +16,7 @@ from pydantic import Field, field_validator
 from genwright.core import Part, Provenance, write_text
 from genwright.core import Settings as Options
 from genwright.core.pii import find_pii
+from genwright.media.xmp import can_hold, read_xmp, with_xmp
 
 last = True  # it holds the file's hash, so no other mark may change the file afterwards
 UNREGISTERED = "UNREGISTERED-genwright"
@@ -37,7 +40,8 @@ class Settings(Options):
 
 
 def apply(part: Part, provenance: Provenance, settings: Settings) -> Part:
-    """A file gets `<file>.genwright.json` beside it, Markdown its front matter too; a part without file its `meta`."""
+    """A file gets `<file>.genwright.json` beside it; Markdown its front matter too, PNG, JPEG and WebP their XMP. A
+    part without file gets its `meta`."""
     label = {"AIGC": label_of(provenance, settings)}
     if part.path is None:
         return replace(part, meta={**(part.meta or {}), **label, "provenance": provenance.as_dict()})
@@ -46,6 +50,8 @@ def apply(part: Part, provenance: Provenance, settings: Settings) -> Part:
         write_text(part.path, text)
         part = replace(part, text=text)
     assert part.path
+    if can_hold(part.path):
+        put_in_place(part.path, with_xmp(part.path, with_label(read_xmp(part.path), label["AIGC"], provenance)))
     digest = hashlib.sha256(part.path.read_bytes()).hexdigest()
     facts = {"file": part.path.name, "sha256": digest, **label, "provenance": provenance.as_dict()}
     write_text(sidecar(part.path), json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
@@ -57,6 +63,36 @@ def label_of(provenance: Provenance, settings: Settings) -> dict[str, str]:
     produced = re.sub(r"[^\x21-\x7e]", "-", provenance.request_id)
     return {"Label": "1", "ContentProducer": settings.producer, "ProduceID": produced, "ReservedCode1": "",
             "ContentPropagator": "", "PropagateID": "", "ReservedCode2": ""}  # fmt: skip
+
+
+def with_label(packet: str, label: dict[str, str], provenance: Provenance) -> str:
+    """An XMP packet with exactly one label (`TC260:AIGC`, the inner JSON) and where the file comes from; whatever else
+    stood in the packet stays."""
+    inner = escape(json.dumps(label, separators=(",", ":")))
+    source = escape(json.dumps(provenance.as_dict(), separators=(",", ":"), ensure_ascii=True))
+    facts = f"<TC260:AIGC>{inner}</TC260:AIGC><genwright:provenance>{source}</genwright:provenance>"
+    own = f"{_DESCRIPTION}{facts}</rdf:Description>"
+    kept = _OLD_XMP.sub("", packet).replace(f"{_DESCRIPTION}</rdf:Description>", "")
+    if "</rdf:RDF>" in kept:
+        return kept.replace("</rdf:RDF>", f"{own}</rdf:RDF>", 1)
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        f'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{own}</rdf:RDF></x:xmpmeta>'
+        '<?xpacket end="w"?>'
+    )
+
+
+def put_in_place(path: Path, data: bytes) -> None:
+    """Replace a file at once: a reader or a kill sees the old content or the new, never half."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sidecar(path: Path) -> Path:
@@ -86,5 +122,10 @@ def with_front_matter(text: str, label: dict[str, dict[str, str]]) -> str:
     return f"---\n{own}{kept}---\n{text[match.end() :]}"
 
 
+_SPACES = 'xmlns:TC260="http://www.tc260.org.cn/ns/AIGC/1.0/" xmlns:genwright="urn:genwright:1"'
+_DESCRIPTION = f'<rdf:Description rdf:about="" {_SPACES}>'
+_OLD_XMP = re.compile(
+    r"<(TC260:AIGC|genwright:provenance)>.*?</\1>" + r"""|\sTC260:AIGC=("[^"]*"|'[^']*')""", re.DOTALL
+)
 _FRONT = re.compile(r"\A---[ \t]*\n(?P<inside>(?:(?!---).*\n)*)---[ \t]*(?:\n|\Z)")
 _OLD_LABEL = re.compile(r"^AIGC:.*\n(?:[ \t].*\n)*", re.M)
