@@ -6,12 +6,12 @@ import hashlib
 import json
 import random
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
-from .content import Message
+from .content import Message, files_below, found_below
 from .errors import DataError
 from .rows import example_messages
 
@@ -38,8 +38,9 @@ class Example:
     """One thing to learn or to be tested on, in any modality.
 
     A chat, a caption, a picture for a prompt, a voice for a line: each is a conversation whose last message is the
-    answer. `meta` may hold `rejected` (a Message, for preferences), `label`, `group` (near-duplicates share one) and
-    `where`.
+    answer. `meta` may hold `rejected` (a Message, for preferences), `label`, `group` (near-duplicates share one),
+    `where` and what is known of a picture: `style`, `concept` (what is shown), `captions` {language: [caption, …]},
+    `licence` and `attribution`.
     """
 
     messages: tuple[Message, ...]
@@ -53,22 +54,31 @@ class Example:
     def answer(self) -> Message:
         return self.messages[-1]
 
-    def as_dict(self) -> dict[str, Any]:
-        """The canonical row: `{"messages": […], "meta": {…}}`."""
-        meta = {k: v.as_dict() if isinstance(v, Message) else v for k, v in self.meta.items()}
-        row: dict[str, Any] = {"messages": [m.as_dict() for m in self.messages]}
+    def as_dict(self, named: Callable[[Path], str] = str) -> dict[str, Any]:
+        """The canonical row: `{"messages": […], "meta": {…}}`. `named` says how a file is written down."""
+        meta = {k: v.as_dict(named) if isinstance(v, Message) else v for k, v in self.meta.items()}
+        row: dict[str, Any] = {"messages": [m.as_dict(named) for m in self.messages]}
         return row | ({"meta": meta} if meta else {})
 
     @classmethod
-    def from_dict(cls, row: dict[str, Any]) -> Example:
+    def from_dict(cls, row: dict[str, Any], folder: Path | None = None) -> Example:
+        """A canonical row; relative files lie in `folder`."""
         meta = dict(row.get("meta") or {})
         if isinstance(meta.get("rejected"), dict):
             meta["rejected"] = example_messages([meta["rejected"]])[0]
-        return cls(example_messages(row["messages"]), meta)
+        example = cls(example_messages(row["messages"]), meta)
+        return example.with_messages(lambda message: found_below(folder, message)) if folder else example
+
+    def with_messages(self, change: Callable[[Message], Message]) -> Example:
+        """The example with every message changed, the rejected one too."""
+        meta = {k: change(v) if isinstance(v, Message) else v for k, v in self.meta.items()}
+        return Example(tuple(map(change, self.messages)), meta)
 
     def digest(self) -> str:
-        """sha256 (hex) of the conversation alone."""
-        return hashlib.sha256(json.dumps([m.as_dict() for m in self.messages]).encode()).hexdigest()
+        """sha256 (hex) of the conversation alone: words and the names of files, which prepared data makes of their
+        content, wherever they lie."""
+        plain = [m.as_dict(lambda path: path.name) for m in self.messages]
+        return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
 
 class Dataset(Sequence[Example]):
@@ -90,10 +100,12 @@ class Dataset(Sequence[Example]):
         return dataset
 
     def save(self, path: Path) -> Path:
+        """Write the canonical rows; files below the same folder are named relative to it."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        named = files_below(path.parent)
         with path.open("w", encoding="utf-8") as file:
             for example in self:
-                file.write(json.dumps(example.as_dict(), ensure_ascii=False) + "\n")
+                file.write(json.dumps(example.as_dict(named), ensure_ascii=False) + "\n")
         return path
 
     def __len__(self) -> int:
@@ -117,7 +129,7 @@ class Dataset(Sequence[Example]):
         if not self._fingerprint:
             digest = hashlib.sha256()
             for example in self:
-                digest.update(json.dumps(example.as_dict(), ensure_ascii=False).encode() + b"\n")
+                digest.update(json.dumps(example.as_dict(lambda path: path.name), ensure_ascii=False).encode() + b"\n")
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
@@ -157,9 +169,9 @@ class _Lines(Sequence[Example]):
             return [self[i] for i in range(*index.indices(len(self)))]
         with self.path.open("rb") as file:
             file.seek(self.offsets[index])
-            return Example.from_dict(json.loads(file.readline()))
+            return Example.from_dict(json.loads(file.readline()), self.path.parent)
 
     def __iter__(self) -> Iterator[Example]:
         with self.path.open("rb") as file:
             for line in file:
-                yield Example.from_dict(json.loads(line))
+                yield Example.from_dict(json.loads(line), self.path.parent)

@@ -3,7 +3,9 @@
 Known: OpenAI `messages`, ShareGPT `conversations`, Alpaca `instruction/input/output`, `prompt`/`completion`
 (also `question`/`answer`, `source`/`target`), plain `text` (with `label` for classification) and preference rows
 `chosen`/`rejected` (OpenAI's `input`, `preferred_output`/`non_preferred_output`). `images` and `audios` are put where
-`<image>` and `<audio>` stand in the words.
+`<image>` and `<audio>` stand in the words. Where the answer is to be a picture, `image` is the answer, and the words
+(`caption`, `captions`, `prompt`, `text` …), `input_image` and `mask_image` are the question. A file is a path or holds
+its own bytes, alone or as `datasets` has them: {"bytes": …, "path": …}.
 """
 
 from __future__ import annotations
@@ -20,13 +22,17 @@ _ROLE_OF = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "a
 _PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("source", "target"),
           ("input", "output"), ("query", "response"))  # fmt: skip
 _FILES = {"images": "image", "image": "image", "audios": "audio", "audio": "audio"}
+_CAPTIONS = ("prompt", "caption", "text", "instruction", "question", "input")
+_KNOWN = ("style", "concept", "tags", "lang", "licence", "attribution")  # of a picture, kept in its meta
 
 
-def read_row(fields: dict[str, Any]) -> tuple[tuple[Message, ...], dict[str, Any]]:
-    """The messages and the meta of a row of any known shape.
+def read_row(fields: dict[str, Any], gives: str = "text") -> tuple[tuple[Message, ...], dict[str, Any]]:
+    """The messages and the meta of a row of any known shape. `gives` is the kind of the answer that is wanted.
 
     Raises ValueError with a sentence when the row has no known shape or holds a wrong type.
     """
+    if gives != "text" and any(fields.get(name) and kind == gives for name, kind in _FILES.items()):
+        return _described(fields, gives)
     meta = fields.get("meta")
     meta = dict(meta) if isinstance(meta, dict) else {}
     for name in ("label", "group", "id"):
@@ -36,6 +42,54 @@ def read_row(fields: dict[str, Any]) -> tuple[tuple[Message, ...], dict[str, Any
     if not _FILES.keys().isdisjoint(fields):
         messages = _with_files(messages, fields)
     return messages, meta
+
+
+def _described(fields: dict[str, Any], kind: str) -> tuple[tuple[Message, ...], dict[str, Any]]:
+    """A file for its description: words, and what they are said of, are the question; the file is the answer."""
+    name = next(name for name, of in _FILES.items() if of == kind and fields.get(name))
+    answer = _file_parts(fields[name], name, kind)
+    meta = dict(fields["meta"]) if isinstance(fields.get("meta"), dict) else {}
+    meta |= {key: fields[key] for key in (*_KNOWN, "label", "group", "id") if fields.get(key) is not None}
+    said = [_words(fields[key], key) for key in _CAPTIONS if fields.get(key)][:1]
+    if captions := _captions(fields.get("captions") or meta.get("captions")):
+        meta["captions"] = captions
+        said = said or [next(iter(captions.values()))[0]]
+    given = [*_file_parts(fields.get(f"input_{kind}") or [], f"input_{kind}", kind)]
+    given += [Part(kind, "mask", p.path, p.meta) for p in _file_parts(fields.get(f"mask_{kind}") or [], "mask", kind)]
+    asked = [*(Part(text=words) for words in said), *given]
+    head = [_said("system", fields["system"])] if fields.get("system") else []
+    questions = [Message("user", tuple(asked))] if asked else []
+    return (*head, *questions, Message("assistant", tuple(answer))), meta
+
+
+def _captions(given: Any) -> dict[str, list[str]]:
+    """{language: [caption, …]}; captions whose language is not known stand under ""."""
+    by_language = given if isinstance(given, dict) else {"": given} if given else {}
+    found: dict[str, list[str]] = {}
+    for language, captions in by_language.items():
+        texts = [captions] if isinstance(captions, str) else _list(captions or [], "captions")
+        if kept := [text for text in (_words(text, "captions") for text in texts) if text.strip()]:
+            found[str(language)] = kept
+    return found
+
+
+def _file_parts(given: Any, name: str, kind: str) -> list[Part]:
+    return [_file_part(one, name, kind) for one in (given if isinstance(given, (list, tuple)) else [given])]
+
+
+def _file_part(given: Any, name: str, kind: str) -> Part:
+    """A file by its path or with its bytes (in `meta`)."""
+    if isinstance(given, dict) and given.get("bytes"):
+        return Part(kind, path=Path(str(given.get("path") or name)), meta={"bytes": given["bytes"]})
+    if isinstance(given, dict):
+        given = given.get("path")
+    if isinstance(given, (bytes, bytearray)):
+        return Part(kind, path=Path(name), meta={"bytes": bytes(given)})
+    if isinstance(given, Path):
+        return Part(kind, path=given)
+    if not _words(given, name).strip():
+        raise ValueError(f"`{name}` is empty")
+    return Part(kind, path=Path(given))
 
 
 def _shaped(fields: dict[str, Any], meta: dict[str, Any]) -> tuple[tuple[Message, ...], dict[str, Any]]:
@@ -174,12 +228,11 @@ def _with_files(messages: tuple[Message, ...], fields: dict[str, Any]) -> tuple[
         given = fields.get(name)
         if not given:
             continue
-        paths = [given] if isinstance(given, str) else _list(given, name)
-        files = iter([Part(kind, path=Path(_words(path, name))) for path in paths])
-        sign = f"<{kind}>"
+        found = _file_parts(given, name, kind)
+        files, sign = iter(found), f"<{kind}>"
         marked = sum(message.text.count(sign) for message in messages)
-        if marked not in (0, len(paths)):
-            raise ValueError(f"`{name}` has {len(paths)} files but the words have {marked} {sign}")
+        if marked not in (0, len(found)):
+            raise ValueError(f"`{name}` has {len(found)} files but the words have {marked} {sign}")
         if marked:
             messages = tuple(Message(m.role, tuple(_filled(m.parts, sign, files))) for m in messages)
         else:

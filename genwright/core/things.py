@@ -90,14 +90,27 @@ class Provenance:
         return dict(self.__dict__)
 
 
+def _nothing_to_show(parts: Sequence[Part], captions: Sequence[str], folder: Path) -> Path | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Modality:
-    """How a part of one kind is written to and read from a file."""
+    """What the hall asks of one kind of part, so that it need not know any.
+
+    `save(content, path)` and `read(part)`: to and from a file. `check(file)`: what is known of a file's path or bytes
+    ({"suffix": ".png", "shorter side": "64–127 px", …}; figures are counted in the data report); raises DataError when
+    nothing can be learned from it. `overview(parts, captions, folder)`: many parts at one look, as a file in `folder`,
+    or None. `html(part)`: how a page shows it, safe to insert.
+    """
 
     name: str
     suffix: str
     save: Callable[[Any, Path], Part]
     read: Callable[[Part], Any]
+    check: Callable[[Path | bytes], dict[str, str]]
+    html: Callable[[Part], str]
+    overview: Callable[[Sequence[Part], Sequence[str], Path], Path | None] = _nothing_to_show
 
 
 Ask = Callable[[Request], Iterator[Part]]  # how an app reaches a model: the hall hands it in

@@ -42,8 +42,8 @@ def normal(text: str) -> str:
 
 
 def text_of(messages: Iterable[Message]) -> str:
-    """All words of some messages, with their roles' borders as newlines and files by their path."""
-    return "\n".join(m.text + "".join(f" {p.path}" for p in m.parts if p.kind != "text") for m in messages)
+    """All words of some messages, with a newline between them."""
+    return "\n".join(message.text for message in messages)
 
 
 def side_of(example: Example, side: str) -> str:
@@ -52,9 +52,16 @@ def side_of(example: Example, side: str) -> str:
 
 
 def identity(messages: Iterable[Message], *, exact: bool = False) -> int:
-    """64 bits that say whether two conversations count as the same: roles and order matter, width and case do not."""
-    said = (f"{m.role}\0{text_of((m,)) if exact else normal(text_of((m,)))}" for m in messages)
+    """64 bits that say whether two conversations count as the same: roles and order matter, width and case do not.
+
+    Files count by their names, which prepared data makes of their content.
+    """
+    said = (f"{m.role}\0{m.text if exact else normal(m.text)}{_files(m)}" for m in messages)
     return digest64("\0".join(said))
+
+
+def _files(message: Message) -> str:
+    return "".join(f"\1{part.text}\1{part.path.name}" for part in message.parts if part.path is not None)
 
 
 def messages_of(example: Example, side: str) -> tuple[Message, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -36,4 +37,22 @@ def read(part: Part) -> str:
         raise DataError(f"{part.path} is no UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from None
 
 
-modality = Modality("text", ".txt", save, read)
+def check(file: Path | bytes) -> dict[str, str]:
+    """Raises DataError when the file is not there, is no UTF-8 text or is larger than MAX_BYTES."""
+    if isinstance(file, Path):
+        read(Part(path=file))
+    elif len(file) > MAX_BYTES:
+        raise DataError(f"The text is larger than {MAX_BYTES:,} bytes.", "Split it, or read it as a data source.")
+    else:
+        try:
+            file.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"It is no UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from None
+    return {"suffix": ".txt"}
+
+
+def html(part: Part) -> str:
+    return f"<pre>{escape(read(part))}</pre>"
+
+
+modality = Modality("text", ".txt", save, read, check, html)

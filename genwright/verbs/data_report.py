@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genwright.core import DataError, Example, Run, write_text
+from genwright.core import DataError, Dataset, Example, Part, Run, shelves, write_text
 
 _BAR = 40
+_OVERVIEW = 60  # rows at one look
 
 
 @dataclass
@@ -90,6 +91,30 @@ def add_token_facts(run: Run, facts: dict[str, Any]) -> None:
     write_report(run.data, json.loads(path.read_text(encoding="utf-8")) | {"tokens": facts})
 
 
+def add_overviews(report: dict[str, Any], folder: Path, train: Dataset, seed: int) -> dict[str, Any]:
+    """The report with a look at random training rows for each kind of file among them, as the modality shows it.
+
+    `overviews` is {kind: name of a file in `folder`}.
+    """
+    found = {}
+    for kind in report["files"]:
+        rows = [
+            (part, e) for e in train.sample(_OVERVIEW, seed) for part in e.answer.parts + _asked(e) if part.kind == kind
+        ]
+        captions = [" · ".join(filter(None, (_words(e), str(e.meta.get("style") or "")))) for _, e in rows]
+        shown = shelves["modalities"].load(kind).modality.overview([part for part, _ in rows], captions, folder)
+        found |= {kind: shown.name} if shown else {}
+    return report | {"overviews": found}
+
+
+def _asked(example: Example) -> tuple[Part, ...]:
+    return tuple(part for message in example.prompt for part in message.parts)
+
+
+def _words(example: Example) -> str:
+    return next((m.text for m in (*reversed(example.prompt), example.answer) if m.text), "")
+
+
 def write_report(folder: Path, report: dict[str, Any]) -> None:
     """Write report.json and report.md into `folder`."""
     write_text(folder / "report.json", json.dumps(report, ensure_ascii=False, indent=1))
@@ -115,6 +140,11 @@ def markdown(report: dict[str, Any]) -> str:
         lines += ["", "## Languages", ""] + [f"- {name}: {count:,}" for name, count in report["languages"].items()]
     if report.get("tokens"):
         lines += ["", "## Tokens", ""] + [f"- {name.replace('_', ' ')}: {v}" for name, v in report["tokens"].items()]
+    for kind, facts in report["files"].items():
+        lines += ["", f"## Files: {kind}", ""]
+        lines += [f"- {name}: " + ", ".join(f"{v} {n:,}" for v, n in counts.items()) for name, counts in facts.items()]
+        if name := report["overviews"].get(kind):
+            lines += ["", f"![random training rows]({name})"]
     for side, units in report["lengths"].items():
         for unit, facts in units.items() if any(facts["longest"] for facts in units.values()) else ():
             lines += ["", f"## {side.capitalize()} length in {unit}", "", *_bars(facts)]

@@ -1,8 +1,10 @@
 """Every spelling of a training row that the field uses becomes the same conversation; everything else is named."""
 
+from pathlib import Path
+
 import pytest
 
-from genwright.core import Message, assistant, system, user
+from genwright.core import Message, Part, assistant, system, user
 from genwright.core.data import Example
 from genwright.core.rows import read_row
 
@@ -136,3 +138,54 @@ def test_an_example_survives_writing_and_reading(shape):
     example = Example(*read_row(fields))
     assert Example.from_dict(example.as_dict()) == example
     assert isinstance(example.answer, Message)
+
+
+# -- rows whose answer is a file -------------------------------------------------------------------------------------
+
+
+def described(**fields):
+    messages, meta = read_row(fields, gives="image")
+    return messages, meta
+
+
+def test_a_picture_is_the_answer_where_pictures_are_wanted_and_part_of_the_question_elsewhere():
+    messages, _ = described(text="a cat", image="cat.png")
+    assert [m.role for m in messages] == ["user", "assistant"]
+    assert messages[0].text == "a cat"
+    assert messages[1].parts == (Part("image", path=Path("cat.png")),)
+    messages, _ = read_row({"prompt": "What is it?", "completion": "a cat", "image": "cat.png"})
+    assert [part.kind for part in messages[0].parts] == ["image", "text"]
+
+
+@pytest.mark.parametrize("given", [
+    b"\x89PNG", {"bytes": b"\x89PNG", "path": None}, {"bytes": b"\x89PNG", "path": "x.png"}, [b"\x89PNG"],
+])  # fmt: skip
+def test_a_file_may_come_with_its_bytes(given):
+    messages, _ = described(caption="a cat", image=given)
+    assert messages[1].parts[0].meta == {"bytes": b"\x89PNG"}
+
+
+def test_captions_in_several_languages_are_kept_and_the_first_is_asked():
+    messages, meta = described(
+        captions={"en": ["a cat", " "], "zh": "猫"}, image="cat.png", style="flat", concept="cat"
+    )
+    assert messages[0].text == "a cat"
+    assert meta == {"captions": {"en": ["a cat"], "zh": ["猫"]}, "style": "flat", "concept": "cat"}
+    assert described(captions=["one", "two"], image="x")[1]["captions"] == {"": ["one", "two"]}
+
+
+def test_a_picture_to_be_changed_and_its_mask_stand_in_the_question():
+    messages, _ = described(prompt="red", input_image="in.png", mask_image="mask.png", image="out.png", system="Paint.")
+    assert [m.role for m in messages] == ["system", "user", "assistant"]
+    assert [(p.kind, p.text) for p in messages[1].parts] == [("text", "red"), ("image", ""), ("image", "mask")]
+
+
+def test_a_picture_without_words_is_an_answer_without_question():
+    messages, _ = described(image="cat.png")
+    assert [m.role for m in messages] == ["assistant"]
+
+
+@pytest.mark.parametrize("fields", [{"caption": 3}, {"captions": 3}, {"captions": {"en": [3]}}, {"input_image": 5}])
+def test_wrong_types_beside_a_picture_are_sentences(fields):
+    with pytest.raises(ValueError, match="not "):
+        described(image="a.png", **fields)

@@ -28,3 +28,16 @@ def test_what_is_no_text_is_a_clear_error(tmp_path, monkeypatch):
     monkeypatch.setattr(text, "MAX_BYTES", 2)
     with pytest.raises(DataError, match="larger than"):
         text.read(Part(path=tmp_path / "a.txt"))
+
+
+def test_what_is_no_text_does_not_pass_the_check(tmp_path):
+    assert text.modality.check(b"hello") == {"suffix": ".txt"}
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe")
+    for given in (tmp_path / "a.txt", b"\xff"):
+        with pytest.raises(DataError, match="no UTF-8"):
+            text.modality.check(given)
+
+
+def test_words_are_shown_on_a_page_and_no_markup(tmp_path):
+    assert text.modality.html(Part(text="<b>")) == "<pre>&lt;b&gt;</pre>"
+    assert text.modality.overview([Part(text="a")], ["a"], tmp_path) is None

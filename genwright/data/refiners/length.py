@@ -23,14 +23,14 @@ class Settings(Base):
 
 
 def refine(examples: Iterator[Example], settings: Settings, *, report: Any) -> Iterator[Example]:
-    """Words are split at whitespace; characters are counted without it."""
+    """Words are split at whitespace; characters are counted without it. An answer that is a file has no length."""
     bounds = (
         ("prompt", settings.min_prompt, settings.max_prompt),
         ("answer", settings.min_answer, settings.max_answer),
     )
     for example in examples:
         for side, fewest, most in bounds:
-            if not fewest and most is None:
+            if (not fewest and most is None) or (side == "answer" and example.answer.has_files):
                 continue
             size, unit = _size(side_of(example, side), settings.unit)
             if size < fewest:
