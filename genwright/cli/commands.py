@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import glob
+import itertools
 import json
+import re
 import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from genwright.core import Recipe, Run, UsageError, choose, did_you_mean, shelves
+from genwright.core import Part, Recipe, Run, UsageError, choose, did_you_mean, shelves
 
 from .render import Screen, figure, size
 
@@ -91,6 +94,8 @@ def generate(args: Namespace, screen: Screen) -> dict[str, Any]:
         raise UsageError("What shall be asked?", "Give a prompt, `-` for standard input, or --file ROWS --out ANSWERS.")
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     answerer = _open(args)
+    if answerer.gives != "text":
+        return _generate_files(args, screen, answerer, prompt)
     said = []
     try:
         for part in answerer.ask(_asked(args, prompt), **_options(args)):
@@ -105,6 +110,37 @@ def generate(args: Namespace, screen: Screen) -> dict[str, Any]:
     else:
         screen.stream("\n")
     return {"model": answerer.name, "answer": "".join(said), "provenance": answerer.provenance.as_dict()}
+
+
+def _generate_files(args: Namespace, screen: Screen, answerer: Any, prompt: str) -> dict[str, Any]:
+    """Answers that are files: pictures, sound. Without --out they are named after the prompt, beside each other."""
+    modality = shelves["modalities"].load(answerer.gives).modality
+    out = Path(args.out) if args.out else _free_name(prompt, modality.suffix)
+    files: list[str] = []
+    screen.tell.stage(f"Making {out.name}")
+    try:
+        for part in answerer.ask(_asked(args, prompt), **_options(args), out=out):
+            if "progress" in (part.meta or {}):
+                screen.tell.advance()
+            elif part.path and "partial" not in (part.meta or {}):
+                files.append(str(part.path))
+    finally:
+        answerer.close()
+    for file in files:
+        screen.show(modality, Part(answerer.gives, path=Path(file)))
+        screen.say(file)
+    for mark in answerer.marks:
+        if warning := getattr(mark.module, "warning", lambda _: "")(mark.settings):
+            screen.tell.note(warning)
+    return {"model": answerer.name, "files": files, "provenance": answerer.provenance.as_dict()}
+
+
+def _free_name(prompt: str, suffix: str) -> Path:
+    """A file name in the working folder that says what was asked and is not taken."""
+    words = "-".join(re.findall(r"\w+", prompt.lower()))[:40].strip("-") or "answer"
+    taken = {path.stem for path in Path().glob(f"{glob.escape(words)}*{suffix}")}
+    names = (words if number == 1 else f"{words}-{number}" for number in itertools.count(1))
+    return Path(next(n for n in names if not any(t == n or t.startswith(f"{n}-") for t in taken))).with_suffix(suffix)
 
 
 def _generate_file(args: Namespace, screen: Screen) -> dict[str, Any]:
@@ -318,13 +354,16 @@ def _plugin_option(text: str, shelf: str = "formats") -> Any:
 def _open(args: Namespace) -> Any:
     from genwright.verbs.ask import open_answerer
 
-    return open_answerer(args.model, engine=args.engine, guards=args.guard)
+    return open_answerer(args.model, engine=args.engine, guards=args.guard, task=getattr(args, "task", None))
 
 
 def _asked(args: Namespace, prompt: str) -> Any:
     from genwright.core import system, user
 
-    return [system(args.system), user(prompt)] if args.system else prompt
+    files = [Part("image", path=Path(file)) for file in getattr(args, "image", [])]
+    files += [Part("image", "mask", Path(args.mask))] if getattr(args, "mask", None) else []
+    asked = user(prompt, *files)
+    return [system(args.system), asked] if args.system else [asked]
 
 
 def _options(args: Namespace) -> dict[str, Any]:
@@ -333,6 +372,8 @@ def _options(args: Namespace) -> dict[str, Any]:
     options: dict[str, Any] = {"temperature": args.temperature, "top_p": args.top_p, "seed": args.seed}
     if args.max_new_tokens:
         options["max_new_tokens"] = args.max_new_tokens
+    if given := _changes(getattr(args, "option", [])):
+        options["options"] = given
     if args.choice:
         options["constraints"] = Constraints(choice=tuple(args.choice))
     if args.json_schema:

@@ -125,6 +125,16 @@ def _model_commands(command: Command) -> None:
         one.add_argument("model", help="a run, card, folder, GGUF file or hf:org/name")
         if name == "generate":
             one.add_argument("prompt", nargs="?", help="what to ask; - is standard input")
+            one.add_argument("--task", metavar="NAME", help="another task than the run's own, e.g. image_to_image")
+            one.add_argument(
+                "--option",
+                action="append",
+                default=[],
+                metavar="KEY=VALUE",
+                help="of the model: steps=8, n=4, style=flat",
+            )
+            one.add_argument("--image", action="append", default=[], metavar="FILE", help="a picture to start from")
+            one.add_argument("--mask", metavar="FILE", help="where that picture may change: transparent, or white")
             one.add_argument("--file", metavar="ROWS", help="answer every row of a JSON-lines file into --out instead")
             one.add_argument("--executor", default="local", metavar="NAME[:KEY=VALUE,…]", help="ray:workers=4")
         else:
@@ -139,7 +149,7 @@ def _model_commands(command: Command) -> None:
         one.add_argument("--guard", action="append", default=[], metavar="NAME", help="a guard besides the run's own")
         one.add_argument("--engine", metavar="NAME", help="an engine instead of the one chosen for you")
         if name == "generate":
-            one.add_argument("--out", metavar="FILE", help="write the labelled answer to a file")
+            one.add_argument("-o", "--out", metavar="FILE", help="write the labelled answer to a file")
 
 
 def _inspection_commands(command: Command, verbs: Any) -> None:

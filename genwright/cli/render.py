@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -33,6 +34,12 @@ class Screen:
         """A piece of an answer, at once and as it is."""
         if not self.as_json:
             sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def show(self, modality: Any, part: Any) -> None:
+        """A file as this terminal can show it: drawn, or not at all."""
+        if not self.as_json and self.out.is_terminal and (drawn := modality.terminal(part, os.environ, self.out.width)):
+            sys.stdout.write(drawn)
             sys.stdout.flush()
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", note: str = "") -> None:

@@ -94,6 +94,10 @@ def _nothing_to_show(parts: Sequence[Part], captions: Sequence[str], folder: Pat
     return None
 
 
+def _no_drawing(part: Part, environment: Mapping[str, str], width: int) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Modality:
     """What the hall asks of one kind of part, so that it need not know any.
@@ -101,7 +105,8 @@ class Modality:
     `save(content, path)` and `read(part)`: to and from a file. `check(file)`: what is known of a file's path or bytes
     ({"suffix": ".png", "shorter side": "64–127 px", …}; figures are counted in the data report); raises DataError when
     nothing can be learned from it. `overview(parts, captions, folder)`: many parts at one look, as a file in `folder`,
-    or None. `html(part)`: how a page shows it, safe to insert.
+    or None. `html(part)`: how a page shows it, safe to insert. `terminal(part, environment, width)`: what to write so
+    that a terminal of so many columns shows it; empty where it cannot.
     """
 
     name: str
@@ -111,6 +116,7 @@ class Modality:
     check: Callable[[Path | bytes], dict[str, str]]
     html: Callable[[Part], str]
     overview: Callable[[Sequence[Part], Sequence[str], Path], Path | None] = _nothing_to_show
+    terminal: Callable[[Part, Mapping[str, str], int], str] = _no_drawing
 
 
 Ask = Callable[[Request], Iterator[Part]]  # how an app reaches a model: the hall hands it in

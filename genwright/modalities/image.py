@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from genwright.core import DataError, Modality, Part
 from genwright.media.picture import contact_sheet, encoded, open_picture, picture_facts, rgb, save_picture, squared
+from genwright.media.terminal import for_terminal
 
 _SIDES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _SHOWN = 256  # pixels of the longer side on a page
@@ -63,4 +64,9 @@ def overview(parts: Sequence[Part], captions: Sequence[str], folder: Path) -> Pa
     return contact_sheet(small, captions, folder / SHEET)
 
 
-modality = Modality("image", ".png", save, read, check, html, overview)
+def terminal(part: Part, environment: Mapping[str, str], width: int) -> str:
+    """In pixels where the terminal has a protocol for them, else in coloured half blocks."""
+    return for_terminal(part.path, environment, width) if part.path else ""
+
+
+modality = Modality("image", ".png", save, read, check, html, overview, terminal)

@@ -38,9 +38,11 @@ from genwright.core import (
     Tell,
     choose,
     fingerprint,
+    shelves,
     with_shots,
     write_text,
 )
+from genwright.core.content import files_below
 
 from .general import General, general_set
 from .generate import generate_many
@@ -93,7 +95,7 @@ def evaluate(
             if judge is not None:
                 sides[name] = _put_to(judge, asked, name, tell, folder)
     missing = _score(sides, asked, tell)
-    report = _report(sides, asked, missing, compared=base is not None)
+    report = _report(sides, asked, missing, folder or Path(), compared=base is not None)
     if folder is not None:
         _keep_samples(folder, sides, asked)
         write_report(report, folder)
@@ -416,7 +418,9 @@ def difference_of(base: Score, tuned: Score, *, bootstrap: int, seed: int) -> di
 # -- the report ------------------------------------------------------------------------------------------------------
 
 
-def _report(sides: dict[str, Side], asked: _Questions, missing: list[dict[str, str]], *, compared: bool) -> Report:
+def _report(
+    sides: dict[str, Side], asked: _Questions, missing: list[dict[str, str]], folder: Path, *, compared: bool
+) -> Report:  # fmt: skip
     base, tuned = sides.get("base", Side()), sides.get("tuned", Side())
     recipe = asked.recipe
     rows = [
@@ -435,7 +439,7 @@ def _report(sides: dict[str, Side], asked: _Questions, missing: list[dict[str, s
             "version": 1, "name": recipe.name, "task": recipe.task.name, "model": recipe.model.source,
             "method": recipe.method.name, "seed": recipe.seed, "compared": compared, "rows": rows, "shots": curve,
             "not_judged": missing, "loss": _losses(base, tuned, asked),
-            "samples": _side_by_side(base, tuned, asked), "notes": _notes(asked, tuned),
+            "samples": _side_by_side(base, tuned, asked, folder), "notes": _notes(asked, tuned),
             "counts": {"train": len(asked.train), "held_out": len(asked.held_out), "answered": len(tuned.answered),
                        "likelihoods": len(tuned.likely), "general": len(asked.general.examples)},
             "data": {"train": asked.train.fingerprint, "held_out": asked.held_out.fingerprint,
@@ -472,7 +476,7 @@ def _notes(asked: _Questions, tuned: Side) -> list[str]:
     return notes
 
 
-def _side_by_side(base: Side, tuned: Side, asked: _Questions) -> list[dict[str, Any]]:
+def _side_by_side(base: Side, tuned: Side, asked: _Questions, folder: Path) -> list[dict[str, Any]]:
     pick = random.Random(f"samples {asked.recipe.seed}")
     shown = sorted(pick.sample(range(len(tuned.answered)), min(asked.recipe.evaluate.samples, len(tuned.answered))))
     return [
@@ -481,6 +485,10 @@ def _side_by_side(base: Side, tuned: Side, asked: _Questions) -> list[dict[str, 
             "wanted": _said(tuned.answered[i].example.answer), "tuned": _said(tuned.answered[i].answer),
             "base": _said(base.answered[i].answer) if base.answered else None,
             "scores": {"tuned": _row_scores(tuned, i), "base": _row_scores(base, i)},
+            **_files_of(
+                folder, wanted=tuned.answered[i].example.answer, tuned=tuned.answered[i].answer,
+                base=base.answered[i].answer if base.answered else None,
+            ),
         }
         for i in shown
     ]  # fmt: skip
@@ -496,6 +504,17 @@ def _words(messages: Sequence[Message]) -> str:
 def _said(message: Message | None) -> str:
     """The words of an answer, or the names of its files."""
     return "" if message is None else message.text or " ".join(str(part.path) for part in message.parts if part.path)
+
+
+def _files_of(folder: Path, **messages: Message | None) -> dict[str, Any]:
+    """{"files": {name: [part, …]}} of those messages that hold files, named from the run's folder."""
+    named = files_below(folder)
+    found = {
+        name: [one for one, part in zip(message.as_dict(named)["content"], message.parts, strict=True) if part.path]
+        for name, message in messages.items()
+        if message and message.has_files
+    }
+    return {"files": found} if found else {}
 
 
 def _row_scores(side: Side, row: int) -> dict[str, float]:
@@ -539,8 +558,21 @@ def _keep_samples(folder: Path, sides: dict[str, Side], asked: _Questions) -> No
             for row in (range(len(asked.held_out)) if side.likely else asked.rows)
         )  # fmt: skip
         write_text(folder / "samples" / f"{name}.jsonl", "".join(lines))
+        _overview(side.answered, folder / "samples" / name)
         general = (_sample(row, judged, {}) for row, judged in enumerate(side.general))
         write_text(folder / "samples" / f"general-{name}.jsonl", "".join(general))
+
+
+def _overview(answered: Sequence[Judged], place: Path) -> None:
+    """All answers of a kind at one look, where the modality has a way to show them so."""
+    files: dict[str, list[tuple[Part, str]]] = {}
+    for judged in answered:
+        for part in judged.answer.parts if judged.answer else ():
+            if part.path:
+                asked = judged.example.prompt[-1].text if judged.example.prompt else ""
+                files.setdefault(part.kind, []).append((part, asked))
+    for kind, found in files.items():
+        shelves["modalities"].load(kind).modality.overview([p for p, _ in found], [words for _, words in found], place)
 
 
 def _sample(row: int, judged: Judged, scores: dict[str, float]) -> str:

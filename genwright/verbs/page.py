@@ -7,6 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from genwright.core import Part, shelves
+
 from .plots import bars, gain_against_forgetting, lines
 from .report import ARROWS, figure, interval, method_lines, summary, table_rows, with_interval
 
@@ -15,8 +17,11 @@ _POINTS = 400  # of a curve that are drawn
 _NOTE = "↑ more is better, ↓ less is better. Intervals are 95 %; differences by paired bootstrap over the same rows."
 
 
-def page(report: Facts, events: Sequence[Facts] = (), neighbours: Sequence[Facts] = ()) -> str:
-    """The page of a report. `events` are the run's, for its loss curves; `neighbours` are reports on the same rows."""
+def page(
+    report: Facts, events: Sequence[Facts] = (), neighbours: Sequence[Facts] = (), folder: Path = Path()
+) -> str:  # fmt: skip
+    """The page of a report. `events` are the run's, for its loss curves; `neighbours` are reports on the same rows;
+    `folder` is where the files lie that the answers name."""
     name = escape(report["name"] or "Evaluation")
     style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
     facts = "".join(f"<span>{escape(line)}</span>" for line in method_lines(report)[:2])
@@ -40,7 +45,7 @@ def page(report: Facts, events: Sequence[Facts] = (), neighbours: Sequence[Facts
 {_section("scores", "Scores", _table(report))}
 {_section("plots", "Plots", _grid(_plots(report, events, neighbours)))}
 {_section("shots", "Score against examples shown", _shots(report))}
-{_section("said", "Answers side by side", "".join(map(_sample, report["samples"])))}
+{_section("said", "Answers side by side", "".join(_sample(one, folder) for one in report["samples"]))}
 {_section("how", "How it was done", _method(report))}
 </main>
 </body>
@@ -94,18 +99,26 @@ def _shots(report: Facts) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def _sample(sample: Facts) -> str:
-    said = "".join(_said(sample, name) for name in ("wanted", "base", "tuned") if sample[name] is not None)
+def _sample(sample: Facts, folder: Path) -> str:
+    said = "".join(_said(sample, name, folder) for name in ("wanted", "base", "tuned") if sample[name] is not None)
     asked = f'<pre class="asked" tabindex="0">{escape(_clipped(sample["prompt"]))}</pre>'
     return f'<article><h3>Row {sample["row"]}</h3>{asked}<div class="answers">{said}</div></article>'
 
 
-def _said(sample: Facts, name: str) -> str:
-    words = escape(_clipped(sample[name])) or "<em>(nothing)</em>"
+def _said(sample: Facts, name: str, folder: Path) -> str:
+    files = "".join(_file(one, folder) for one in sample.get("files", {}).get(name, ()))
+    words = files or f"<pre>{escape(_clipped(sample[name])) or '<em>(nothing)</em>'}</pre>"
     scores = (sample["scores"].get(name) or {}).items()
     told = " · ".join(f"{escape(metric)} {figure(value)}" for metric, value in scores)
     note = f'<p class="note">{told}</p>' if told else ""
-    return f'<div class="said {name}"><h4>{name}</h4><pre>{words}</pre>{note}</div>'
+    return f'<div class="said {name}"><h4>{name}</h4>{words}{note}</div>'
+
+
+def _file(part: Facts, folder: Path) -> str:
+    """A file of an answer, as its modality shows it on a page."""
+    modality = shelves["modalities"].load(part["type"]).modality
+    shown: str = modality.html(Part(part["type"], part.get("text", ""), folder / part["path"]))
+    return shown
 
 
 def _clipped(text: str, most: int = 2000) -> str:

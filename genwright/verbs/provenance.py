@@ -27,8 +27,8 @@ def look_up(path: Path, *, ledger: Ledger | Path | None = None) -> dict[str, Any
     """{"sha256", "label", "visible", "c2pa", "answers"} of a file.
 
     `label` is the machine-readable one (GB 45438-2025), `visible` the words that people see, `c2pa` whether the file
-    carries such a manifest (it is not validated), `answers` the ledger's rows of answers that had these very words,
-    without what was asked: time, model, request_id, outcome, provenance.
+    carries such a manifest (it is not validated), `answers` the ledger's rows of answers that had these very words
+    or this very file, without what was asked: time, model, request_id, outcome, provenance.
     """
     data = path.read_bytes() if path.stat().st_size <= LARGEST else b""
     text = _text(data)
@@ -87,8 +87,11 @@ def _text(data: bytes) -> str:
 
 def _is_answer(row: dict[str, Any], sha256: str) -> bool:
     answer = row.get("answer")
-    return row.get("event") == "answer" and isinstance(answer, dict) and answer.get("sha256") == sha256 and bool(
-        answer.get("chars"))  # fmt: skip
+    if row.get("event") != "answer" or not isinstance(answer, dict):
+        return False
+    files = answer.get("files")
+    said = answer.get("sha256") == sha256 and bool(answer.get("chars"))
+    return said or (isinstance(files, list) and sha256 in files)
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

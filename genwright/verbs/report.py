@@ -63,7 +63,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     made = {
         "report.json": json.dumps(report.facts, ensure_ascii=False, indent=1),
         "report.md": markdown(report.facts),
-        "report.html": page(report.facts, events, _neighbours(report.facts, folder)),
+        "report.html": page(report.facts, events, _neighbours(report.facts, folder), folder),
     }
     for name, text in made.items():
         write_text(folder / name, text)
