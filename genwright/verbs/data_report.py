@@ -96,7 +96,7 @@ def add_overviews(report: dict[str, Any], folder: Path, train: Dataset, seed: in
 
     `overviews` is {kind: name of a file in `folder`}.
     """
-    found = {}
+    found: dict[str, str] = {}
     for kind in report["files"]:
         rows = [
             (part, e) for e in train.sample(_OVERVIEW, seed) for part in e.answer.parts + _asked(e) if part.kind == kind
@@ -138,6 +138,9 @@ def markdown(report: dict[str, Any]) -> str:
     lines += [f"- {one['name']}: {note}" for one in report["refiners"] for note in one["notes"]]
     if report["languages"]:
         lines += ["", "## Languages", ""] + [f"- {name}: {count:,}" for name, count in report["languages"].items()]
+    rights = [f"- {one['name']}: {one['licence']}. {one['notice']}" for one in report["cards"]]
+    rights += [f"- {_one_line(licence)}: {count:,} rows" for licence, count in report["licences"].items()]
+    lines += ["", "## Licences", "", *rights] if rights else []
     if report.get("tokens"):
         lines += ["", "## Tokens", ""] + [f"- {name.replace('_', ' ')}: {v}" for name, v in report["tokens"].items()]
     for kind, facts in report["files"].items():

@@ -20,19 +20,19 @@ _CHUNK = 1 << 20
 
 
 class Landing:
-    """The files of one preparation. `base` is where relative paths of rows lead from; `before` is the folder of an
-    earlier preparation, whose files are taken over."""
+    """The files of one preparation. `before` is the folder of an earlier one, whose files are taken over."""
 
-    def __init__(self, folder: Path, before: Path, base: Path):
-        self.folder, self.before, self.base = folder, before, base
+    def __init__(self, folder: Path, before: Path):
+        self.folder, self.before = folder, before
         self.facts: dict[str, dict[str, Counter[str]]] = {}  # kind -> what is counted -> value -> files
         self._known: dict[Path, str] = {}  # file name -> suffix, of what has landed
 
-    def land(self, example: Example) -> Example:
-        """The example with its files in the folder. Raises ValueError when one cannot be learned from."""
+    def land(self, example: Example, base: Path) -> Example:
+        """The example with its files in the folder; relative paths lead from `base`. Raises ValueError when a file
+        cannot be learned from."""
         if not any(part.kind != "text" for message in self._messages(example) for part in message.parts):
             return example
-        return example.with_messages(lambda message: message.with_files(self._landed))
+        return example.with_messages(lambda message: message.with_files(lambda part: self._landed(part, base)))
 
     def relative(self, path: Path) -> str:
         """How a row names a file: from the folder above."""
@@ -57,11 +57,11 @@ class Landing:
         yield from example.messages
         yield from (value for value in example.meta.values() if isinstance(value, Message))
 
-    def _landed(self, part: Part) -> Part:
+    def _landed(self, part: Part, base: Path) -> Part:
         held = (part.meta or {}).get("bytes")
         if held is None and part.path is None:
             raise ValueError(f"a part of kind {part.kind!r} has no file")
-        file = held if held is not None else self.base / part.path  # type: ignore[operator]
+        file = held if held is not None else base / part.path  # type: ignore[operator]
         try:
             modality = shelves["modalities"].load(part.kind).modality
             digest = _digest(file)

@@ -94,12 +94,11 @@ def _prepare(
     recipe: Recipe, source: Chosen, aside: Chosen | None, folder: Path, run: Run, tell: Tell
 ) -> dict[str, Any]:
     data = recipe.data
-    landing = Landing(folder / "files", run.data / "files", _base_of(source))
+    landing = Landing(folder / "files", run.data / "files")
     with ExitStack() as files:
         rejected, dropped = (files.enter_context((folder / f"{f}.jsonl").open("wb")) for f in ("rejected", "dropped"))
         book = _Book(data.max_bad_rate, rejected, dropped)
         kept = _kept(source, recipe, book, landing, folder / "rows.jsonl", tell)
-        landing.base = _base_of(aside) if aside else landing.base
         held = _kept(aside, recipe, book, landing, folder / "held_out.jsonl", tell) if aside else None
         book.must_be_good()
         if not len(kept):
@@ -123,7 +122,8 @@ def _prepare(
         "train": {"rows": len(train), "sha256": train.fingerprint},
         "held_out": {"rows": len(held_out), "sha256": held_out.fingerprint},
         "lengths": {side: {u: found.as_dict() for u, found in units.items()} for side, units in book.lengths.items()},
-        "languages": dict(book.languages.most_common()), "card": _card_facts(data.source), "tokens": None,
+        "languages": dict(book.languages.most_common()), "licences": dict(book.licences.most_common(100)),
+        "cards": _card_facts(data.source), "tokens": None,
         "samples": [example.as_dict(landing.relative) for example in train.sample(20, recipe.seed)],
         "files": landing.as_dict(),
     }  # fmt: skip
@@ -152,7 +152,7 @@ def _kept(source: Chosen | None, recipe: Recipe, book: _Book, landing: Landing, 
             file.write(line + b"\n")
             asked = [m for m in framed.prompt if m.role != "system"]
             keys.add(identity(asked) if asked else 0, identity(framed.messages), framed.meta.get("group"))
-            book.measure(text_of(asked), framed.answer.text, framed.meta.get("language"))
+            book.measure(text_of(asked), framed.answer.text, framed.meta)
     return keys
 
 
@@ -161,7 +161,8 @@ def _examples(source: Chosen, recipe: Recipe, book: _Book, landing: Landing, tel
     data, gives = recipe.data, recipe.task.thing.gives
     tell.stage("Reading rows", data.limit)
     plain = not (data.columns or data.prompt)
-    for number, row in enumerate(source(), 1):
+    rows = ((_base_of(part), row) for part in _parts(source) for row in part())
+    for number, (base, row) in enumerate(rows, 1):
         book.read += 1
         if number % 1000 == 0:
             tell.advance(1000, rejected=book.rejected)
@@ -171,7 +172,7 @@ def _examples(source: Chosen, recipe: Recipe, book: _Book, landing: Landing, tel
             try:
                 messages, meta = read_row(row.fields if plain else _mapped(row, data), gives)
                 _must_teach(messages, meta)
-                example = landing.land(Example(messages, meta | {"where": row.where}))
+                example = landing.land(Example(messages, meta | {"where": row.where}), base)
             except ValueError as error:
                 book.reject(Bad(row.where, str(error), _shown(row.fields)))
             else:
@@ -282,6 +283,7 @@ class _Book:
     first: list[str] = field(default_factory=list)
     filters: list[Filter] = field(default_factory=list)
     languages: Counter[str] = field(default_factory=Counter)
+    licences: Counter[str] = field(default_factory=Counter)
     lengths: dict[str, dict[str, Lengths]] = field(
         default_factory=lambda: {s: {u: Lengths() for u in ("characters", "words")} for s in ("prompt", "answer")}
     )
@@ -311,12 +313,14 @@ class _Book:
         self.filters.append(report)
         return report.leaving(refiner.thing(report.entering(examples), refiner.settings, report=report, **more))
 
-    def measure(self, prompt: str, answer: str, language: Any) -> None:
+    def measure(self, prompt: str, answer: str, meta: dict[str, Any]) -> None:
         for side, text in (("prompt", prompt), ("answer", answer)):
             self.lengths[side]["characters"].add(len(text))
             self.lengths[side]["words"].add(len(text.split()))
-        if language:
+        if language := meta.get("language") or meta.get("lang"):
             self.languages[str(language)] += 1
+        if licence := meta.get("licence"):
+            self.licences[": ".join(str(one) for one in (licence, meta.get("attribution")) if one)] += 1
 
     def as_dict(self) -> dict[str, Any]:
         """What was malformed, with the commonest reasons."""
@@ -349,11 +353,15 @@ def _resolved(source: Chosen, tell: Tell) -> Chosen:
     return resolved
 
 
-def _card_facts(source: Chosen) -> dict[str, str] | None:
-    if source.name != "card":
-        return None
-    card = find_card(source.settings.card)
-    return {"name": card.name, "licence": card.licence, "notice": card.notice}
+def _parts(source: Chosen) -> list[Chosen]:
+    """The source itself, or those that it puts together."""
+    found = getattr(source.module, "parts", None)
+    return [inner for one in found(source.settings) for inner in _parts(one)] if found else [source]
+
+
+def _card_facts(source: Chosen) -> list[dict[str, str]]:
+    cards = [find_card(one.settings.card) for one in _parts(source) if one.name == "card"]
+    return [{"name": card.name, "licence": card.licence, "notice": card.notice} for card in cards]
 
 
 def _base_of(source: Chosen) -> Path:
@@ -368,7 +376,7 @@ def _base_of(source: Chosen) -> Path:
 def _inputs(recipe: Recipe, sources: Sequence[Chosen]) -> str:
     plain = recipe.as_dict()
     parts = {part: plain.get(part) for part in ("data", "refine", "task")}
-    return fingerprint(_FORMAT, recipe.seed, parts, [[s.as_dict(), _files_of(s)] for s in sources])
+    return fingerprint(_FORMAT, recipe.seed, parts, [[s.as_dict(), *map(_files_of, _parts(s))] for s in sources])
 
 
 def _files_of(source: Chosen) -> list[list[Any]]:
@@ -395,8 +403,8 @@ def _expanded(path: Path) -> Iterable[Path]:
 def _said(source: Chosen | None) -> str:
     if source is None:
         return ""
-    named = next((str(v.name) for v in dict(source.settings).values() if isinstance(v, Path)), "")
-    return f"{source.name} {named}".strip()
+    named = [v.name for part in _parts(source) for v in dict(part.settings).values() if isinstance(v, Path)]
+    return f"{source.name} {', '.join(named)}".strip()
 
 
 def _done_before(run: Run, key: str) -> dict[str, Any] | None:

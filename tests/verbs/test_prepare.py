@@ -104,6 +104,23 @@ def test_refiners_work_in_the_order_of_the_recipe(tmp_path):
     assert len(prepared(tmp_path, ["redact", "dedupe"]).train) == 1
 
 
+def test_several_sources_are_one_data_set_and_each_counts_for_what_was_done_before(tmp_path):
+    write(tmp_path / "b.jsonl", rows(30))
+    write(tmp_path / "c.jsonl", [{"question": f"q {i}", "answer": "a b"} for i in range(10)])
+    several = {
+        "source": "several",
+        "of": [str(tmp_path / "b.jsonl"), {"source": "jsonl", "path": str(tmp_path / "c.jsonl")}],
+    }
+    asked_for = Recipe.from_dict({"data": several, "task": "chat", "model": "x", "method": "full", "marks": []})
+    run = Run.create(asked_for, tmp_path / "run")
+    first = prepare(asked_for, run).report
+    assert first["rows_read"] == 40
+    assert "b.jsonl, c.jsonl" in first["source"]
+    assert prepare(asked_for, run).report["fingerprint"] == first["fingerprint"]
+    write(tmp_path / "c.jsonl", rows(5))
+    assert prepare(Recipe.from_dict(asked_for.as_dict()), run).report["rows_read"] == 35
+
+
 # -- columns, templates, limit ---------------------------------------------------------------------------------------
 
 
@@ -440,4 +457,4 @@ def test_a_card_is_fetched_and_its_licence_noted(tmp_path, monkeypatch):
                                   "method": "full", "marks": []})  # fmt: skip
     done = prepare(asked_for, Run.create(asked_for, tmp_path / "run"))
     assert len(done.train) + len(done.held_out) == 40
-    assert done.report["card"] == {"name": "sums", "licence": "CC0-1.0", "notice": "By nobody."}
+    assert done.report["cards"] == [{"name": "sums", "licence": "CC0-1.0", "notice": "By nobody."}]
