@@ -11,6 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from genwright.core.content import Message
+
 from .sentences import WIDTH, Sentences
 
 _WORD = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]|[^\W\u3400-\u9fff\uf900-\ufaff]+")
@@ -61,3 +63,8 @@ class Words:
         words = _WORD.findall(text.casefold())[:_MOST]
         pairs = [f"{one} {two}" for one, two in pairwise(words)]
         return [1 + zlib.crc32(word.encode()) % self.entries for word in (*words, *pairs)]
+
+
+def words_of(messages: Sequence[Message]) -> str:
+    """What is asked for: the words of the last message that is the user's."""
+    return next((m.text for m in reversed(messages) if m.role == "user"), messages[-1].text if messages else "")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-AUGMENTS = 5  # numbers that tell how a training picture was changed (nn/flow.py); zeros: not at all
+from .pixels import AUGMENTS
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ from genwright.core import (
 from genwright.core.model import Unlearnable
 from genwright.core.recipe import Train
 from genwright.engines import flow_image
-from genwright.nn import flow
 from genwright.nn.dit import patchify, unpatchify
-from genwright.nn.flow import FlowImage, augmented, to_bytes
+from genwright.nn.flow import FlowImage
 from genwright.nn.flow_options import FlowConfig, PictureOptions
 from genwright.nn.loop import fit
+from genwright.nn.pixels import augmented, noise_of, to_bytes
 
 from .shapes import CONFIG, SIZE, drawn, model, rows
 from .tiny import Log, digest
@@ -435,5 +435,5 @@ def picture_of(row: Example) -> np.ndarray:
 
 
 def test_noise_is_the_same_on_every_device() -> None:
-    assert torch.equal(flow.noise_of(7, SIZE), flow.noise_of(7, SIZE))
-    assert not torch.equal(flow.noise_of(7, SIZE), flow.noise_of(8, SIZE))
+    assert torch.equal(noise_of(7, SIZE), noise_of(7, SIZE))
+    assert not torch.equal(noise_of(7, SIZE), noise_of(8, SIZE))

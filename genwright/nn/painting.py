@@ -1,0 +1,187 @@
+"""Painting: what is asked of a picture model becomes noise, steps and files; or a given picture, painted anew."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genwright.core.content import Message, Part
+from genwright.core.errors import DataError, UsageError
+from genwright.core.model import Request
+from genwright.media.edit import Canvas, canvas_of, finished
+from genwright.media.picture import save_picture
+
+from . import diffusion
+from .captions import words_of
+from .dit import Condition
+from .flow_options import PictureOptions
+from .pixels import from_bytes, noise_of, to_bytes
+
+AT_ONCE = 16  # pictures painted together
+
+
+@dataclass(frozen=True)
+class Painting:
+    """One picture to paint: the `number`-th of its request, from noise of `seed` at time `start`. `share` is how far it
+    lies on the way to a second prompt or picture."""
+
+    number: int
+    how: PictureOptions
+    words: str
+    style: int
+    seed: int
+    start: float
+    share: float
+    canvases: tuple[Canvas, ...]
+
+    @property
+    def way(self) -> tuple[Any, ...]:
+        """What must be equal of pictures that are painted together."""
+        how = self.how
+        steps = (how.steps, how.sampler, how.guidance, how.interval, how.partial, how.snap)
+        return (*steps, self.start, bool(how.toward), bool(self.canvases))
+
+
+def paint(model: Any, request: Request) -> Iterator[Part]:
+    """Pictures as files, with seed and style in `meta`; before them a part without file a step (`meta["progress"]`)
+    and, when `partial` asks, unfinished pictures (`meta["partial"]`); at last a `finish_reason`.
+
+    Words describe what is to be seen. A picture among the parts is varied by `strength`, or painted over where a
+    part with the text "mask" allows it; two are mixed. Raises UsageError for options or pictures that do not fit.
+    """
+    paintings = _paintings(model, request)
+    files = request.files(len(paintings), ".png")
+    for start in range(0, len(paintings), AT_ONCE):
+        some = paintings[start : start + AT_ONCE]
+        yield from _painted(model, some, files[start : start + AT_ONCE])
+    yield Part(meta={"finish_reason": "stop"})
+
+
+def paint_many(model: Any, requests: Sequence[Request]) -> Iterator[tuple[int, Message]]:
+    """Answers of many requests, those that ask for the same steps painted together."""
+    groups: dict[Any, list[tuple[int, Painting, Path]]] = {}
+    answers: dict[int, list[Part | None]] = {}
+    for index, request in enumerate(requests):
+        paintings = _paintings(model, request)
+        answers[index] = [None] * len(paintings)
+        for painting, file in zip(paintings, request.files(len(paintings), ".png"), strict=True):
+            groups.setdefault(painting.way, []).append((index, painting, file))
+    for group in groups.values():
+        for start in range(0, len(group), AT_ONCE):
+            some = group[start : start + AT_ONCE]
+            parts = _painted(model, [one for _, one, _ in some], [file for _, _, file in some])
+            made = [part for part in parts if part.path and "partial" not in (part.meta or {})]
+            for (index, painting, _), part in zip(some, made, strict=True):
+                answers[index][painting.number] = part
+                if all(answers[index]):
+                    yield index, Message("assistant", tuple(p for p in answers[index] if p))
+
+
+def _paintings(model: Any, request: Request) -> list[Painting]:
+    """What a request asks for, one entry a picture."""
+    how = request.options_as(PictureOptions)
+    style = model.style_number(how.style or "", UsageError)
+    canvases = canvas_of(request.messages, how.expand)
+    words = words_of(request.messages)
+    if not words.strip() and not canvases:
+        raise UsageError("There is nothing to paint: the request has no words.", "Say what is to be seen.")
+    edited = bool(canvases) and not canvases[0].is_free
+    if edited and (how.size or len(canvases) > 1):
+        odd = "a size of its own" if how.size else "a second picture"
+        raise UsageError(f"A picture with a mask or with room added cannot have {odd}.", "Leave one of them out.")
+    if edited and request.out and request.out.suffix.lower() not in ("", ".png"):
+        raise UsageError(f"What stays of a picture would change in a {request.out.suffix} file.", "Write a .png.")
+    start = (how.strength or (1.0 if edited else 0.7)) if canvases else 1.0
+    seed = random.SystemRandom().randrange(1 << 31) if request.seed is None else request.seed
+    mixed = bool(how.toward) or len(canvases) > 1
+    seeds, last = ([seed] * how.n, max(1, how.n - 1)) if mixed else (range(seed, seed + how.n), 0)
+    return [
+        Painting(i, how, words, style, one, start, i / last if last else 0.0, tuple(canvases))
+        for i, one in enumerate(seeds)
+    ]
+
+
+def _painted(model: Any, some: Sequence[Painting], files: Sequence[Path]) -> Iterator[Part]:
+    """Paint together what goes the same way, and write it."""
+    how, start, size = some[0].how, some[0].start, model.config.size
+    steps, scale, (low, high) = how.steps, how.guidance, how.interval
+    shown = {round(steps * k / (how.partial + 1)) for k in range(1, how.partial + 1)} - {0, steps}
+    z = torch.cat([noise_of(one.seed, size) for one in some]).to(model.device)
+    given, free = (part.to(model.device) for part in _given(some, size))
+    z = diffusion.mix(given, z, start)
+    with model.answering() as module:
+        told, untold = _told(model, module, some), _told(model, module, some, negative=True)
+        both = Condition(torch.cat([told.vector, untold.vector]), torch.cat([told.tokens, untold.tokens]))
+
+        def predict(z: Tensor, t: float) -> Tensor:
+            if scale == 1 or not low <= t <= high:
+                x = module(z, z.new_full((len(z),), t), told)
+            else:
+                x = module(torch.cat([z, z]), z.new_full((2 * len(z),), t), both)
+                with_words, without = x.chunk(2)
+                x = diffusion.guided(with_words, without, scale)
+            return torch.where(free, x, given)
+
+        walk = diffusion.walk(predict, z, diffusion.times(steps, start), method=how.sampler)
+        for step, (_, x) in enumerate(walk, 1):
+            if step in shown:
+                yield from _written(some, files, to_bytes(x, how.snap), {"partial": step, "of": steps})
+            yield Part(kind="image", meta={"progress": step, "of": steps})
+    yield from _written(some, files, to_bytes(x, how.snap), {"steps": steps})
+
+
+def _told(model: Any, module: Any, some: Sequence[Painting], *, negative: bool = False) -> Condition:
+    """What each picture is painted by, or what it should be unlike."""
+    words = [one.how.negative if negative else one.words for one in some]
+    styles = torch.tensor([0 if negative else one.style for one in some], device=model.device)
+
+    def read(texts: Sequence[str]) -> Condition:
+        blank = torch.tensor([not text.strip() for text in texts], device=model.device)
+        found: Condition = module.condition(torch.from_numpy(model.reader(texts)).to(model.device), blank, styles)
+        return found
+
+    first = read(words)
+    if negative or not some[0].how.toward:
+        return first
+    second, share = read([one.how.toward for one in some]), torch.tensor([one.share for one in some]).to(model.device)
+    return Condition(
+        torch.lerp(first.vector, second.vector, share[:, None]),
+        torch.lerp(first.tokens, second.tokens, share[:, None, None]),
+    )
+
+
+def _given(some: Sequence[Painting], size: int) -> tuple[Tensor, Tensor]:
+    """(B, 3, S, S) what is painted upon and (B, 1, S, S) where it may change; all of nothing without a picture."""
+    if not some[0].canvases:
+        return torch.zeros(len(some), 3, size, size), torch.ones(1, 1, size, size, dtype=torch.bool)
+    pixels, masks = [], []
+    for one in some:
+        small = [canvas.small(size) for canvas in one.canvases]
+        first, last = (from_bytes(torch.from_numpy(small[k][0])[None]) for k in (0, -1))
+        pixels.append(torch.lerp(first, last, one.share))
+        masks.append(torch.from_numpy(small[0][1])[None, None])
+    return torch.cat(pixels), torch.cat(masks)
+
+
+def _written(
+    some: Sequence[Painting], files: Sequence[Path], pixels: np.ndarray, facts: dict[str, Any]
+) -> Iterator[Part]:
+    for one, file, made in zip(some, files, pixels, strict=True):
+        path = file.with_name(f"{file.stem}.step-{facts['partial']}{file.suffix}") if "partial" in facts else file
+        if one.canvases and not one.canvases[0].is_free:
+            picture = one.canvases[0].filled(made)
+        else:
+            picture = finished(made, one.how.size)
+        try:
+            save_picture(picture, path, metadata={})
+        except OSError as error:
+            raise DataError(f"{path} cannot be written: {error.strerror or error}.", "Choose another place.") from None
+        meta = {"number": one.number, "seed": one.seed, "style": one.how.style, **facts}
+        yield Part(kind="image", path=path, meta=meta)
