@@ -38,8 +38,10 @@ def test_a_recipe_says_what_it_needs_and_what_to_expect(path):
 def test_a_recipe_is_carried_out(path, tmp_path):
     # The big model's likelihoods take a minute: once is enough.
     recipe = Recipe.load(path)
+    odd = () if hasattr(recipe.task.settings, "max_new_tokens") else ("task.max_new_tokens",)
+    small = {key: value for key, value in SMALL.items() if key not in odd}
     whole = not recipe.model.source or recipe.method.name == "none" or path.stem == "aws_assistant"
-    run = gw.run(path, tmp_path / "run", changes=SMALL, until="export" if whole else "tune")
+    run = gw.run(path, tmp_path / "run", changes=small, until="export" if whole else "tune")
     wanted = [] if recipe.method.name == "none" else [1, 2]
     assert [event["step"] for event in run.events("step")] == wanted
     judged = recipe.metrics is None or bool(recipe.metrics)
