@@ -106,7 +106,8 @@ class Modality:
     ({"suffix": ".png", "shorter side": "64–127 px", …}; figures are counted in the data report); raises DataError when
     nothing can be learned from it. `overview(parts, captions, folder)`: many parts at one look, as a file in `folder`,
     or None. `html(part)`: how a page shows it, safe to insert. `terminal(part, environment, width)`: what to write so
-    that a terminal of so many columns shows it; empty where it cannot.
+    that a terminal of so many columns shows it; empty where it cannot. `views(part)`: vectors (n, d) of what counts as
+    the same file, itself first; near copies have a view that is nearer to the other file than `near` (Euclidean).
     """
 
     name: str
@@ -117,6 +118,8 @@ class Modality:
     html: Callable[[Part], str]
     overview: Callable[[Sequence[Part], Sequence[str], Path], Path | None] = _nothing_to_show
     terminal: Callable[[Part, Mapping[str, str], int], str] = _no_drawing
+    views: Callable[[Part], Any] | None = None
+    near: float = 0.0
 
 
 Ask = Callable[[Request], Iterator[Part]]  # how an app reaches a model: the hall hands it in

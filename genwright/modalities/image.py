@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from genwright.core import DataError, Modality, Part
-from genwright.media.picture import contact_sheet, encoded, open_picture, picture_facts, rgb, save_picture, squared
+from genwright.media.picture import (
+    contact_sheet,
+    encoded,
+    open_picture,
+    picture_facts,
+    rgb,
+    save_picture,
+    squared,
+    thumbnail,
+)
 from genwright.media.terminal import for_terminal
 
 _SIDES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -69,4 +78,12 @@ def terminal(part: Part, environment: Mapping[str, str], width: int) -> str:
     return for_terminal(part.path, environment, width) if part.path else ""
 
 
-modality = Modality("image", ".png", save, read, check, html, overview, terminal)
+def views(part: Part) -> Any:
+    """Its thumbnail and that of its mirror image, (2, 768)."""
+    import numpy as np
+
+    small = thumbnail(read(part))
+    return np.stack([small, small[:, ::-1]]).reshape(2, -1)
+
+
+modality = Modality("image", ".png", save, read, check, html, overview, terminal, views, near=0.6)

@@ -11,7 +11,7 @@ from pydantic import Field
 from genwright.core import Example
 from genwright.core import Settings as Base
 from genwright.core.words import side_of
-from genwright.data.near import NearIndex, shingles, signatures
+from genwright.data.near import NearIndex, grouped_with, shingles, signatures
 
 _BATCH = 1024
 
@@ -35,7 +35,7 @@ def refine(examples: Iterator[Example], settings: Settings, *, report: Any) -> I
             is_copy = clusters != [number]
             clustered += is_copy
             if settings.action == "group":
-                yield Example(example.messages, example.meta | {"group": _groups(example, clusters)})
+                yield grouped_with(example, clusters, "near")
             elif is_copy:
                 report.drop(
                     example, f"a near copy (similarity {settings.threshold} or more) of an earlier {settings.on}"
@@ -44,11 +44,3 @@ def refine(examples: Iterator[Example], settings: Settings, *, report: Any) -> I
                 yield example
     if settings.action == "group":
         report.note(f"{clustered:,} rows are near copies of others and stay with them on one side of the split.")
-
-
-def _groups(example: Example, clusters: list[int]) -> str | list[str]:
-    """The clusters beside whatever group the row had already."""
-    had = example.meta.get("group")
-    groups = [str(g) for g in had] if isinstance(had, list) else [] if had is None else [str(had)]
-    groups += [f"near {cluster}" for cluster in clusters]
-    return groups[0] if len(groups) == 1 else groups
