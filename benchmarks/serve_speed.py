@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("file", type=Path, nargs="?", help="a GGUF model with a chat template")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=["ours", "bare", "llama", "llama-1"])
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=URL")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=URL[#MODEL]")
     parser.add_argument("--json", type=Path, help="write all that was measured here")
     parser.add_argument("--llama", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -87,6 +87,9 @@ class Http:
 
     def __init__(self, url: str, process: subprocess.Popen[bytes] | None):
         self.place, self.process = urlsplit(url), process
+        self.model = self.place.fragment
+        if self.model:
+            return
         with closing(self.connection()) as connection:
             connection.request("GET", f"{self.place.path}/models")
             self.model = json.loads(connection.getresponse().read())["data"][0]["id"]
