@@ -181,7 +181,7 @@ class FlowImage:
             module = self.module
             if self.dtype != torch.float32:
                 module = copy.deepcopy(module).requires_grad_(False)
-                module.blocks.to(self.dtype)
+                module.in_dtype(self.dtype)
             self._cast = (state, module)
         try:
             with torch.no_grad():

