@@ -169,10 +169,13 @@ def _bars(facts: dict[str, Any]) -> list[str]:
 def _quoted(messages: list[dict[str, Any]]) -> list[str]:
     lines = []
     for message in messages:
-        content = message["content"] if isinstance(message["content"], str) else json.dumps(message["content"])
-        short = content if len(content) <= 600 else content[:600] + " …"
+        content = message["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        words = "".join(part.get("text", "") for part in parts if part["type"] == "text")
+        short = words if len(words) <= 600 else words[:600] + " …"
         fence = "`" * (1 + max(2, *map(len, re.findall("`+", short)), 0))
-        lines += [f"{message['role']}:", fence, short, fence]
+        lines += [f"{message['role']}:", *([fence, short, fence] if words else [])]
+        lines += [f"\n![{part['type']}](<{part['path']}>)" for part in parts if part.get("path")]
     return lines
 
 

@@ -121,6 +121,10 @@ def test_a_second_preparation_takes_over_the_files_of_the_first(tmp_path):
     assert all(os.stat(p).st_nlink == 1 for p in (tmp_path / "run/data/files").rglob("*.png"))
 
 
+def list_of_held_out(folder):
+    return (folder / "run/data/held_out.jsonl").read_text().splitlines()
+
+
 def test_the_report_counts_and_shows_what_landed(tmp_path):
     captioned(tmp_path)
     report = prepared(tmp_path).report
@@ -130,6 +134,7 @@ def test_the_report_counts_and_shows_what_landed(tmp_path):
         assert opened.width > 900
     text = (tmp_path / "run/data/report.md").read_text()
     assert f"({sheet.name})" in text
+    assert text.count("![image](<files/") == 20 - len(list_of_held_out(tmp_path))
     assert str(tmp_path) not in text
 
 
