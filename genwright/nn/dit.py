@@ -34,13 +34,14 @@ class Condition:
 class Dit(nn.Module):
     """The network. `config` is a `FlowConfig`, `reader_width` that of a caption's vector, `styles` a count."""
 
+    blocks: Any  # nn.ModuleList of Block
     words: nn.Embedding | None
     text_tokens: nn.Linear | None
     seams: Seams | None
 
     def __init__(self, config: Any, reader_width: int, styles: int):
         super().__init__()
-        self.config, d, inputs = config, config.width, 3 * config.patch**2
+        self.shape, d, inputs = config, config.width, 3 * config.patch**2
         tokens = (config.size // config.patch) ** 2
         self.patches = nn.Linear(inputs, d)
         self.places = nn.Embedding(tokens, d)
@@ -66,8 +67,8 @@ class Dit(nn.Module):
                 nn.init.xavier_uniform_(part.weight)
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
-        side = self.config.size // self.config.patch
-        self.places.weight.data.copy_(waves_2d(side, self.config.width))
+        side = self.shape.size // self.shape.patch
+        self.places.weight.data.copy_(waves_2d(side, self.shape.width))
         nn.init.normal_(self.styles.weight, std=0.02)
         if self.words is not None:
             nn.init.normal_(self.words.weight, std=1.0)
@@ -78,23 +79,24 @@ class Dit(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """x-hat (B, 3, S, S) of `z` (B, 3, S, S) at the times `t` (B,)."""
-        c = F.silu(self.time(waves(t, self.config.width)) + condition.vector)
+        c = F.silu(self.time(waves(t, self.shape.width)) + condition.vector)
         shared = self.modulation(c).unflatten(1, (6, 1, -1))
-        z = patchify(z, self.config.patch).to(self.patches.weight.dtype)
+        z = patchify(z, self.shape.patch).to(self.patches.weight.dtype)
         h = torch.cat([condition.tokens.float(), self.patches(z) + self.places.weight], 1)
         shared, dtype = shared.float(), inside(self.patches.weight)
         for block in self.blocks:
             h = block(h, shared, dtype)
         shift, scale = self.last_modulation(c).float().unsqueeze(1).chunk(2, -1)
         h = modulated(h[:, condition.tokens.shape[1] :], shift, scale, h.dtype)
-        x = unpatchify(self.out(h), self.config.patch).float()
+        x = unpatchify(self.out(h), self.shape.patch).float()
         return x if self.seams is None else x + self.seams(x)
 
     def in_dtype(self, dtype: torch.dtype) -> None:
         """Keep the large weights in `dtype`, for answering: what autocast would do at every call, done once."""
         self.patches.to(dtype)
         for block in self.blocks:
-            block.in_dtype(dtype)
+            for layer in (block.qkv, block.proj, block.up, block.down):
+                layer.to(dtype)
 
     def condition(self, captions: Tensor, untold: Tensor, styles: Tensor, augment: Tensor | None = None) -> Condition:
         """Captions as their reader gives them, with `untold` (B,) where there is none; styles (B,) from 1, 0 is any;
@@ -104,8 +106,8 @@ class Dit(nn.Module):
         if augment is not None:
             vector = vector + self.augment(augment)
         if self.text_tokens is None:
-            return Condition(vector, vector.new_zeros(len(vector), 0, self.config.width))
-        return Condition(vector, self.text_tokens(words).unflatten(1, (self.config.text_tokens, -1)))
+            return Condition(vector, vector.new_zeros(len(vector), 0, self.shape.width))
+        return Condition(vector, self.text_tokens(words).unflatten(1, (self.shape.text_tokens, -1)))
 
     def caption_vectors(self, captions: Tensor) -> Tensor:
         """(B, w) with entries of size 1 or so, from unit vectors (B, w) or from word numbers (B, L)."""
@@ -137,11 +139,6 @@ class Block(nn.Module):
         h = torch.addcmul(h, gate, self.proj(seen).float())
         inside = gated(self.up(modulated(h, shift2, scale2, dtype)))
         return torch.addcmul(h, gate2, self.dropout(self.down(inside)).float())
-
-    def in_dtype(self, dtype: torch.dtype) -> None:
-        """Keep the weights of the products in `dtype`; what is added and scaled stays in float32."""
-        for layer in (self.qkv, self.proj, self.up, self.down):
-            layer.to(dtype)
 
 
 class Seams(nn.Module):

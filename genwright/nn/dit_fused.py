@@ -44,7 +44,7 @@ class _Modulated(Function):
         return torch.addcmul(shift, normed, 1 + scale).to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         normed, norm, scale = ctx.saved_tensors
         slope = slope.to(normed.dtype)
         both, widen = slope * normed, 1 + scale
@@ -71,7 +71,7 @@ class _Looked(Function):
         return seen.transpose(1, 2).reshape(b, t, heads * size)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         normed, norm, weights, q, k, v, chances = ctx.saved_tensors
         _, b, heads, t, size = normed.shape
         here = slope.view(b, t, heads, size).transpose(1, 2).reshape(b * heads, t, size).to(v.dtype)
@@ -98,7 +98,7 @@ class _Gated(Function):
         return active * b
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
         both, active = ctx.saved_tensors
         a, b = both.chunk(2, -1)
         found = torch.empty_like(both)

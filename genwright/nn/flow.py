@@ -64,7 +64,7 @@ class FlowImage:
         self.reader: Reader = words if config.text_encoder == "learned" else Meaning()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.module = Dit(config, self.reader.width, len(self.styles)).eval()
+            self.module: Any = Dit(config, self.reader.width, len(self.styles)).eval()
         self.base_reference: dict[str, str] = {}
         self.method = ""
         self._kept: Any = None
@@ -205,9 +205,13 @@ class FlowImage:
             self.module = tuned
 
     def save(self, folder: Path) -> None:
-        """Weights in float32, config.json (shape and styles) and genwright.json, into an existing or new folder."""
+        """Weights in float32, config.json (shape and styles) and genwright.json, into an existing or new folder. What
+        an adapter has learned is in the weights."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_safetensors(folder / "model.safetensors", self.module.state_dict())
+        module: Any = self.module
+        if hasattr(module, "merge_and_unload"):
+            module = copy.deepcopy(module).merge_and_unload()
+        write_safetensors(folder / "model.safetensors", module.state_dict())
         facts = {"model_type": self.engine, **self.config.model_dump(mode="json"), "styles": list(self.styles)}
         (folder / "config.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         facts = {"engine": self.engine, "method": self.method, "base": self.base_reference}

@@ -36,6 +36,8 @@ def lora_config(learner: Learner, settings: LoraSettings, **more: Any) -> Any:
     targets: str | list[str] = settings.targets
     if targets == "all":
         targets = "all-linear"
+    if targets == "all-linear" and not hasattr(bare(learner.module), "get_input_embeddings"):
+        targets = _linear_layers(learner.module)  # PEFT knows those of transformers' models only
     elif isinstance(targets, str) and targets != "all-linear":
         targets = [targets]
     if isinstance(targets, list):
@@ -125,7 +127,7 @@ def task_type(module: Any) -> str | None:
     """PEFT's word for what the module does; None where it has none (masked language models)."""
     inner = bare(module)
     name = type(inner).__name__
-    if getattr(inner.config, "is_encoder_decoder", False):
+    if getattr(getattr(inner, "config", None), "is_encoder_decoder", False):
         return "SEQ_2_SEQ_LM"
     if name.endswith("ForSequenceClassification"):
         return "SEQ_CLS"
@@ -145,6 +147,13 @@ def blocks(module: Any) -> list[tuple[str, Any]]:
             roots.append(name)
             found += [(f"{name}.{number}", block) for number, block in enumerate(child)]
     return found
+
+
+def _linear_layers(module: Any) -> list[str]:
+    """The full names of the linear layers."""
+    from torch import nn
+
+    return [name for name, child in bare(module).named_modules() if isinstance(child, nn.Linear)]
 
 
 def linear_names(module: Any) -> list[str]:

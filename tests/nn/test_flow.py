@@ -369,6 +369,24 @@ def test_a_saved_model_paints_the_same_and_learns_on(taught: FlowImage, tmp_path
     teach(tmp_path / "run", again, train, [], max_steps=1)
 
 
+def test_an_adapter_learns_and_is_kept_in_the_weights(taught: FlowImage, tmp_path: Path) -> None:
+    taught.save(tmp_path / "m")
+    learner = flow_image.load(tmp_path / "m", flow_image.Settings(dtype="float32"))
+    train = rows(tmp_path / "p")
+    learner.survey(train)
+    choose("methods", {"name": "lora", "rank": 2})(learner, seed=0)
+    names = [name for name, p in learner.module.named_parameters() if p.requires_grad]
+    assert names
+    assert all("lora" in name for name in names)
+    fit(learner, Dataset(train), Dataset(), objective=choose("objectives", "flow"), settings=TRAIN, seed=3,
+        folder=tmp_path / "run")  # fmt: skip
+    learner.save(tmp_path / "tuned")
+    again = flow_image.load(tmp_path / "tuned", flow_image.Settings(dtype="float32"))
+    one, other, before = (pixels(ask(m)[0]).astype(int) for m in (learner, again, taught))
+    assert abs(one - other).max() <= 1
+    assert abs(one - before).max() > 3
+
+
 def test_what_is_no_model_of_ours_is_said(taught: FlowImage, tmp_path: Path) -> None:
     from genwright.core import ModelError
 
