@@ -24,6 +24,9 @@ _PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer
 _FILES = {"images": "image", "image": "image", "audios": "audio", "audio": "audio"}
 _CAPTIONS = ("prompt", "caption", "text", "instruction", "question", "input")
 _KNOWN = ("style", "concept", "tags", "lang", "licence", "attribution")  # of a picture, kept in its meta
+# What stays of a row beside the words that a template makes.
+KEPT = ("system", "meta", "group", "id", "label", "captions", *_KNOWN, *_FILES,
+        *(f"{role}_{kind}" for role in ("input", "mask") for kind in ("image", "audio")))  # fmt: skip
 
 
 def read_row(fields: dict[str, Any], gives: str = "text") -> tuple[tuple[Message, ...], dict[str, Any]]:

@@ -7,6 +7,7 @@ the files hold. Each is checked by its modality on the way, so that nothing dama
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections import Counter
@@ -17,6 +18,7 @@ from genwright.core import DataError, Dataset, Example, Message, Part, UnknownPl
 from genwright.core.home import store
 
 _CHUNK = 1 << 20
+_FROM = "files.json"  # beside the rows: where the files came from
 
 
 class Landing:
@@ -25,6 +27,7 @@ class Landing:
     def __init__(self, folder: Path, before: Path):
         self.folder, self.before = folder, before
         self.facts: dict[str, dict[str, Counter[str]]] = {}  # kind -> what is counted -> value -> files
+        self._from: dict[str, list[int]] = {}  # path -> size and time
         self._known: dict[Path, str] = {}  # file name -> suffix, of what has landed
 
     def land(self, example: Example, base: Path) -> Example:
@@ -39,10 +42,11 @@ class Landing:
         above = self.folder.parent
         return path.relative_to(above).as_posix() if path.is_relative_to(above) else str(path)
 
-    def sweep(self, kept: Iterable[Dataset]) -> None:
-        """Remove the files of rows that were dropped."""
+    def finish(self, kept: Iterable[Dataset]) -> None:
+        """Remove the files of rows that were dropped; note where all came from."""
         if not self.folder.is_dir():
             return
+        (self.folder.parent / _FROM).write_text(json.dumps(self._from), encoding="utf-8")
         named = {path for dataset in kept for example in dataset for path in files_of(example)}
         for path in [path for path in self.folder.rglob("*") if path.is_file() and path not in named]:
             path.unlink()
@@ -64,6 +68,8 @@ class Landing:
         file = held if held is not None else base / part.path  # type: ignore[operator]
         try:
             modality = shelves["modalities"].load(part.kind).modality
+            if isinstance(file, Path) and not file.is_relative_to(store()):
+                self._from[str(file)] = _stamp(file)
             digest = _digest(file)
             target = self.folder / digest[:2] / digest
             if target not in self._known:
@@ -92,6 +98,19 @@ class Landing:
             target.write_bytes(file)
         elif not (file.is_relative_to(store()) and _linked(file, target)):
             shutil.copyfile(file, target)
+
+
+def is_as_it_was(folder: Path) -> bool:
+    """Whether the files that prepared data was made from have the size and the time that they had, or are gone: their
+    content is in the run."""
+    path = folder / _FROM
+    known: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return all(not os.path.exists(name) or _stamp(Path(name)) == stamp for name, stamp in known.items())
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def files_of(example: Example) -> Iterator[Path]:

@@ -41,11 +41,11 @@ from genwright.core import (
 )
 from genwright.core.home import locked
 from genwright.core.recipe import Data
-from genwright.core.rows import read_row
+from genwright.core.rows import KEPT, read_row
 from genwright.core.words import identity, text_of
 
 from .data_report import Filter, Lengths, add_overviews, add_token_facts, write_report
-from .landing import Landing
+from .landing import Landing, is_as_it_was
 from .split import Keys, held_out_rows, shared_with
 
 __all__ = ["Prepared", "add_token_facts", "prepare"]
@@ -71,7 +71,7 @@ def prepare(recipe: Recipe, run: Run, *, tell: Tell = SILENT) -> Prepared:
     Raises DataError: no rows, too many malformed ones, nothing left to learn, disk full; UsageError: unknown card.
     """
     data = recipe.data
-    if bool(data.prompt) != bool(data.completion):
+    if bool(data.prompt) != bool(data.completion) and (data.completion or recipe.task.thing.gives == "text"):
         raise UsageError("`data.prompt` and `data.completion` are templates that need each other.", "Give both.")
     with locked(run.folder / ".prepare.lock", waiting=lambda: tell.note("Another process prepares this run.")):
         source = _resolved(data.source, tell)
@@ -114,7 +114,7 @@ def _prepare(
     train, held_out = Dataset.open(folder / "train.jsonl"), Dataset.open(folder / "held_out.jsonl")
     if not len(train):
         raise _nothing_left(source, book)
-    landing.sweep([train, held_out])
+    landing.finish([train, held_out])
     report = {
         "source": _said(source), "rows_read": book.read, "rejected": book.as_dict(),
         "refiners": [one.as_dict() for one in book.filters],
@@ -151,7 +151,9 @@ def _kept(source: Chosen | None, recipe: Recipe, book: _Book, landing: Landing, 
                 continue
             file.write(line + b"\n")
             asked = [m for m in framed.prompt if m.role != "system"]
-            keys.add(identity(asked) if asked else 0, identity(framed.messages), framed.meta.get("group"))
+            # Equal words have many pictures: only what they share besides (copies, `group`) binds these.
+            question = identity(asked) if asked and not framed.answer.has_files else 0
+            keys.add(question, identity(framed.messages), framed.meta.get("group"))
             book.measure(text_of(asked), framed.answer.text, framed.meta)
     return keys
 
@@ -200,8 +202,9 @@ def _mapped(row: Row, data: Data) -> dict[str, Any]:
 
         return _NAMED.sub(value, template)
 
-    others = {name: fields[name] for name in ("system", "meta", "group", "id", "label") if name in fields}
-    return others | {"prompt": fill(data.prompt), "completion": fill(data.completion)}
+    others = {name: fields[name] for name in KEPT if name in fields}
+    told = {"completion": fill(data.completion)} if data.completion else {}  # a picture is its own
+    return others | {"prompt": fill(data.prompt)} | told
 
 
 def _shown(fields: dict[str, Any]) -> str:
@@ -413,7 +416,7 @@ def _done_before(run: Run, key: str) -> dict[str, Any] | None:
     if not run.is_done("prepare", key) or not all(file.is_file() for file in files):
         return None
     report: dict[str, Any] = json.loads(files[-1].read_text(encoding="utf-8"))
-    return report if report.get("fingerprint") == key else None
+    return report if report.get("fingerprint") == key and is_as_it_was(run.data) else None
 
 
 def _to_disk(files: Sequence[Path]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genwright.core import DataError, Dataset, Recipe, Run
+from genwright.core import DataError, Dataset, Recipe, Run, UsageError
 from genwright.verbs.prepare import prepare
 
 
@@ -121,6 +121,28 @@ def test_a_second_preparation_takes_over_the_files_of_the_first(tmp_path):
     assert all(os.stat(p).st_nlink == 1 for p in (tmp_path / "run/data/files").rglob("*.png"))
 
 
+def test_a_picture_that_is_changed_is_prepared_anew_and_one_that_is_gone_is_not_missed(tmp_path):
+    captioned(tmp_path)
+    first = prepared(tmp_path).train.fingerprint
+    for i in range(20):
+        (tmp_path / f"in/{i}.png").write_bytes(png(100 + i))
+    second = prepared(tmp_path).train.fingerprint
+    assert second != first
+    shutil.rmtree(tmp_path / "in")
+    assert prepared(tmp_path).train.fingerprint == second
+
+
+def test_columns_and_a_template_for_the_words_leave_the_picture_where_it_is(tmp_path):
+    rows = captioned(tmp_path)
+    lines = [json.dumps({"img": row["image"], "label": "cat"}) + "\n" for row in rows]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    done = prepared(tmp_path, columns={"img": "image"}, prompt="a photo of a {label}")
+    assert done.train[0].prompt[0].text == "a photo of a cat"
+    assert done.train[0].answer.parts[0].kind == "image"
+    with pytest.raises(UsageError, match="need each other"):
+        prepared(tmp_path, "other", columns={"img": "image"}, completion="{label}")
+
+
 def list_of_held_out(folder):
     return (folder / "run/data/held_out.jsonl").read_text().splitlines()
 
@@ -146,6 +168,19 @@ def test_words_alone_need_no_files(tmp_path):
     report = prepare(recipe, Run.create(recipe, tmp_path / "run")).report
     assert report["files"] == report["overviews"] == {}
     assert not (tmp_path / "run/data/files").exists()
+
+
+def test_pictures_of_one_class_stand_on_both_sides_and_of_one_group_on_one(tmp_path):
+    rows = captioned(tmp_path, 90)
+    for group in (False, True):
+        for i, row in enumerate(rows):
+            row |= {"prompt": f"class {i % 3}"} | ({"group": f"g{i // 3}"} if group else {})
+        (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        done = prepared(tmp_path, held_out=0.2)
+        assert 5 < len(done.held_out) < 35
+        assert {e.prompt[0].text for e in done.held_out} == {e.prompt[0].text for e in done.train}
+        shared = {e.meta.get("group") for e in done.held_out} & {e.meta.get("group") for e in done.train}
+        assert shared == (set() if group else {None})
 
 
 def test_a_kind_that_nobody_knows_is_named(tmp_path):
