@@ -158,3 +158,33 @@ def test_the_command_line_writes_files(
     assert json.loads(capsys.readouterr().out)["files"] == ["e.png"]
     assert main([*asked, "--option", "steps=x"]) == 2
     assert "steps" in capsys.readouterr().err
+
+
+def test_options_are_refused_by_a_model_that_knows_none(home: None) -> None:
+    from genwright.core import Request
+    from genwright.verbs.generate import generate
+
+    class Says:
+        def generate(self, request: Any) -> Any:
+            yield Part(text="yes")
+
+    asked = Request(messages=(user("a hat"),), options={"n": 2})
+    with pytest.raises(UsageError, match="knows no options, and was given n"):
+        list(generate(Says(), asked))
+
+
+def test_a_picture_that_a_guard_stops_does_not_stay(run: Run, tmp_path: Path) -> None:
+    """An answer's file is judged before it leaves; here by a guard that finds fault with every answer."""
+    from genwright.core import Chosen, Request, Verdict
+    from genwright.verbs.generate import generate
+
+    class Strict(Chosen):
+        @property
+        def thing(self) -> Any:
+            return lambda parts, settings: Verdict("block") if any(part.path for part in parts) else Verdict()
+
+    answerer = open_answerer(run)
+    asked = Request(messages=(user("a red circle"),), options={"steps": 2}, out=tmp_path / "a.png")
+    with pytest.raises(Refused):
+        list(generate(answerer.model, asked, guards=[Strict("guards", "keywords")]))
+    assert not (tmp_path / "a.png").exists()
