@@ -101,7 +101,7 @@ class FlowImage:
             pixels = as_array(path, self.config.size)
         except GenwrightError as error:
             raise Unlearnable(f"the picture cannot be read: {error.message}") from None
-        style = self.style_number(str(example.meta.get("style") or ""), Unlearnable)
+        style = self.style_number(self.options_of(example).get("style", ""))
         sequence = {"pixels": pixels, "captions": self.reader(captions), "style": np.int64(style)}
         return Encoded((sequence,), (self.config.size // self.config.patch) ** 2, 1.0)
 
@@ -231,12 +231,16 @@ class FlowImage:
                 "Restore the folder.",
             ) from None
 
-    def style_number(self, name: str, wrong: type[Exception]) -> int:
-        if not name:
-            return 0
-        if name not in self.styles:
-            raise wrong(f"no style {name!r} here. {did_you_mean(name, self.styles)}")
-        return 1 + self.styles.index(name)
+    def options_of(self, example: Example) -> dict[str, str]:
+        """The options of a request that a row names: its style, where it is one of those that were learned."""
+        style = str(example.meta.get("style") or "")
+        return {"style": style} if style in self.styles else {}
+
+    def style_number(self, name: str) -> int:
+        """From 1, and 0 for any. Raises UsageError for a style that was not learned."""
+        if name and name not in self.styles:
+            raise UsageError(f"There is no style {name!r} here. {did_you_mean(name, self.styles)}")
+        return 1 + self.styles.index(name) if name else 0
 
 
 def _stacked(captions: Sequence[np.ndarray]) -> Tensor:

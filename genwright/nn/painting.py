@@ -87,7 +87,7 @@ def paint_many(model: Any, requests: Sequence[Request]) -> Iterator[tuple[int, M
 def _paintings(model: Any, request: Request) -> list[Painting]:
     """What a request asks for, one entry a picture."""
     how = request.options_as(PictureOptions)
-    style = model.style_number(how.style or "", UsageError)
+    style = model.style_number(how.style or "")
     canvases = canvas_of(request.messages, how.expand)
     words = words_of(request.messages)
     if not words.strip() and not canvases:

@@ -229,8 +229,8 @@ class _Questions:
         shown = pick.sample(range(len(self.train)), min(most, len(self.train)))[:shots]
         return with_shots(example, [self.train[i] for i in shown])
 
-    def request(self, example: Example, row: int, files: Path | None) -> Request:
-        """What is asked; `files` is where an answer goes that is no text."""
+    def request(self, example: Example, row: int, files: Path | None, options: dict[str, Any]) -> Request:
+        """What is asked; `files` is where an answer goes that is no text, `options` what the row itself asks for."""
         how = self.recipe.evaluate
         return Request(
             messages=example.prompt,
@@ -239,7 +239,7 @@ class _Questions:
             top_p=how.top_p,
             seed=self.recipe.seed * 1_000_003 + row,
             constraints=getattr(self.settings, "constraints", Constraints()),
-            options=getattr(self.settings, "options", {}),
+            options={**getattr(self.settings, "options", {}), **options},
             out=files / f"{row:05d}" if files else None,
         )
 
@@ -332,7 +332,9 @@ def _answers(
     name = f"{asked.recipe.name or asked.recipe.model.source or 'model'} ({side})"
     examples = [_with_question(asked.example(row, shots)) for row in asked.rows]
     files = folder / "samples" / side if folder and _gives_files(model) else None
-    requests = [asked.request(example, row, files) for example, row in zip(examples, asked.rows, strict=True)]
+    own: Callable[[Example], dict[str, Any]] = getattr(getattr(model, "_learner", model), "options_of", lambda _: {})
+    rows = zip(examples, asked.rows, strict=True)
+    requests = [asked.request(example, row, files, own(example)) for example, row in rows]
     tell.stage(f"Answers{f' with {shots} examples shown' if shots else ''} ({side})", len(requests))
     answers: list[Message | None] = [None] * len(requests)
     for number, message in generate_many(model, requests, guards=(), model_name=name, purpose="evaluation"):

@@ -96,11 +96,21 @@ def test_rows_that_teach_nothing_say_why(tmp_path: Path) -> None:
         "holds no picture": Example((user("a hat"), assistant("a hat"))),
         "has no caption": Example((user(" "), row.answer)),
         "cannot be read": Example((user("a hat"), assistant(Part("image", path=tmp_path / "broken.png")))),
-        "no style 'filled'": row,
     }
     for why, example in wrong.items():
         with pytest.raises(Unlearnable, match=why):
             learner.encode(example)
+
+
+def test_a_style_that_was_never_learned_is_any_style(tmp_path: Path) -> None:
+    """So a model can be measured on rows of other styles; only who asks for one is told that it is not there."""
+    learner, row = model(), rows(tmp_path)[0]
+    assert learner.encode(row).sequences[0]["style"] == 0
+    assert learner.options_of(row) == {}
+    learner.survey([row])
+    assert learner.encode(row).sequences[0]["style"] == 1
+    assert learner.options_of(row) == {"style": "filled"}
+    assert len(list(model().measure([row]))) == 1
 
 
 def test_each_picture_meets_all_its_captions(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 import genwright as gw
 from genwright.cli.main import main
-from genwright.core import Part, Recipe, Refused, Run, UsageError, user
+from genwright.core import Dataset, Part, Recipe, Refused, Run, UsageError, user
 from genwright.media.picture import open_picture
 from genwright.media.xmp import read_xmp
 from genwright.trust.ledger import Ledger, default_path
@@ -81,6 +81,16 @@ def test_samples_are_files_in_the_run_and_pictures_in_the_report(run: Run) -> No
     assert sample["files"]["tuned"][0]["path"].startswith("samples/tuned/")
     page = (run.folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2 * 2, "wanted and tuned, twice"
+
+
+def test_held_out_rows_are_asked_for_in_their_own_style(run: Run, tmp_path: Path) -> None:
+    held_out = Dataset.open(run.data / "held_out.jsonl")
+    for path in sorted((run.folder / "samples" / "tuned").glob("0*.png")):
+        row = held_out[int(path.stem)]
+        options = {"style": row.meta["style"]}
+        (again,) = ask(run, row.prompt[0].text, seed=int(path.stem), options=options, out=tmp_path / path.name)
+        one, other = (np.asarray(open_picture(p)).astype(int) for p in (path, again.path))
+        assert abs(one - other).max() <= 2
 
 
 def test_an_answer_is_a_file_with_its_label_inside(run: Run, tmp_path: Path) -> None:
