@@ -114,4 +114,5 @@ def test_refusals_failures_and_leaving(parlour: Parlour) -> None:
 ])  # fmt: skip
 def test_wrong_requests_are_told(parlour: Parlour, more: dict[str, Any], param: str) -> None:
     status, found, _ = raw(parlour.address, "POST", "/api/generate", {"model": "says", "prompt": "hi"} | more)
-    assert (status, found["error"].partition(":")[0]) == (400, param)  # Ollama's errors are one text
+    assert status == 400
+    assert param in found["error"].replace("'", " ").replace(":", " ").split()  # Ollama's errors are one text
