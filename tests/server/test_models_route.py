@@ -217,7 +217,7 @@ def test_worker_and_runner_live_and_die_together(served: str) -> None:
                 time.sleep(0.02)
             assert _gone(worker)
             assert _gone(runner)
-            while (now := _call(served, "GET", "/admin/ps")[1]["data"][0]["pid"]) in (None, worker):
+            while _call(served, "GET", "/admin/ps")[1]["data"][0]["pid"] in (None, worker):
                 assert time.monotonic() < end
                 time.sleep(0.02)
             assert _said(asking, "base") == said
