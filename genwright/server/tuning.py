@@ -16,8 +16,9 @@ from .wire import Body
 
 Auto = Literal["auto"]
 
-# What a multiplier of 1 means. LoRA learns with ten times the rate of full tuning; preferences want a gentler one.
-LEARNING_RATES: dict[Kind, float] = {"supervised": 5e-4, "dpo": 1e-4}
+# What a multiplier of 1 means. LoRA learns with ten times the rate of full tuning; preferences want a gentler one (with
+# 1e-4 doubled, 60 pairs took SmolLM2-135M from chrF 30.0 to 24.0).
+LEARNING_RATES: dict[Kind, float] = {"supervised": 5e-4, "dpo": 2e-5}
 MAX_LENGTH = 4096  # tokens of a conversation; longer prompts are cut from their start
 CHECKPOINTS, KEPT = 20, 3  # checkpoints written in a job, and how many of the newest stay
 LOOKS, ROWS_A_LOOK = 10, 64  # most looks at the validation file, and rows to learn between two, else they cost most
