@@ -386,8 +386,9 @@ def _score(sides: dict[str, Side], asked: _Questions, tell: Tell) -> list[dict[s
 
 
 def _context(asked: _Questions, side: Side) -> dict[str, Any]:
-    return {"task": asked.settings, "train": asked.train, "general": side.general, "general_name": asked.general.name,
-            "bootstrap": asked.recipe.evaluate.bootstrap, "seed": asked.recipe.seed}  # fmt: skip
+    return {"task": asked.settings, "train": asked.train, "held_out": asked.held_out, "general": side.general,
+            "general_name": asked.general.name, "bootstrap": asked.recipe.evaluate.bootstrap,
+            "seed": asked.recipe.seed}  # fmt: skip
 
 
 def _difference(base: Score | None, tuned: Score | None, asked: _Questions) -> dict[str, Any] | None:
