@@ -19,7 +19,7 @@ from .model import (
 )
 from .plugin import Chosen, FilePath, Pick, Settings, Shelf, choose, describe, did_you_mean, shelves
 from .recipe import Recipe
-from .run import Run, fingerprint, write_text
+from .run import Run, fingerprint, write_bytes, write_text
 from .task import Task, TaskSettings, templated, with_shots
 from .things import SILENT, Ask, Finding, Judged, Modality, Pairs, Provenance, Score, Tell, Verdict
 
@@ -83,5 +83,6 @@ __all__ = [
     "templated",
     "user",
     "with_shots",
+    "write_bytes",
     "write_text",
 ]

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from xml.etree import ElementTree
 
 from genwright.core.errors import DataError, MissingExtra
+from genwright.core.run import write_bytes
 
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tiff"}
 XMP = "XML:com.adobe.xmp"  # the key of an XMP packet in `save_picture`'s metadata, as PNG spells it
@@ -134,15 +135,7 @@ def save_picture(picture: Any, path: Path, *, metadata: Mapping[str, str] | None
     """
     data = encoded(picture, path.suffix, metadata=metadata or {}, quality=quality)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, data)
     return path
 
 

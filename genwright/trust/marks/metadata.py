@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from xml.sax.saxutils import escape
 import yaml
 from pydantic import Field, field_validator
 
-from genwright.core import Part, Provenance, write_text
+from genwright.core import Part, Provenance, write_bytes, write_text
 from genwright.core import Settings as Options
 from genwright.core.pii import find_pii
 from genwright.media.xmp import can_hold, read_xmp, with_xmp
@@ -51,7 +50,7 @@ def apply(part: Part, provenance: Provenance, settings: Settings) -> Part:
         part = replace(part, text=text)
     assert part.path
     if can_hold(part.path):
-        put_in_place(part.path, with_xmp(part.path, with_label(read_xmp(part.path), label["AIGC"], provenance)))
+        write_bytes(part.path, with_xmp(part.path, with_label(read_xmp(part.path), label["AIGC"], provenance)))
     digest = hashlib.sha256(part.path.read_bytes()).hexdigest()
     facts = {"file": part.path.name, "sha256": digest, **label, "provenance": provenance.as_dict()}
     write_text(sidecar(part.path), json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
@@ -80,19 +79,6 @@ def with_label(packet: str, label: dict[str, str], provenance: Provenance) -> st
         f'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{own}</rdf:RDF></x:xmpmeta>'
         '<?xpacket end="w"?>'
     )
-
-
-def put_in_place(path: Path, data: bytes) -> None:
-    """Replace a file at once: a reader or a kill sees the old content or the new, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def sidecar(path: Path) -> Path:
