@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -101,17 +101,14 @@ class GgufModel:
         self._seeds = seeds
         self.notes: list[str] = []
 
-    def using(self, scales: Mapping[str, float]) -> GgufModel:
-        """The same weights with the loaded adapters (by their file's stem) at other strengths; absent ones are off.
+    def using(self, scales: Sequence[float]) -> GgufModel:
+        """The same weights with the loaded adapters, in their order, at these strengths; 0 is off.
 
-        Raises UsageError for an adapter that was not loaded.
+        Raises UsageError when there are more or fewer adapters.
         """
-        names = [adapter.path.stem for adapter in self.settings.adapters]
-        for name in scales:
-            if name not in names:
-                raise UsageError(f"There is no adapter {name!r} here. {core.did_you_mean(name, names)}")
-        chosen = tuple(scales.get(name, 0.0) for name in names)
-        return GgufModel(self.runner, self.tokenizer, self.settings, chosen, self._seeds)
+        if len(scales) != len(self.settings.adapters):
+            raise UsageError(f"{len(self.settings.adapters)} adapters are loaded, {len(scales)} strengths are given.")
+        return GgufModel(self.runner, self.tokenizer, self.settings, tuple(scales), self._seeds)
 
     def generate(self, request: Request) -> Generator[Part]:
         """Text deltas, then an empty part whose meta has `finish_reason`, `prompt_tokens`, `completion_tokens` and,

@@ -25,7 +25,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
@@ -76,11 +75,11 @@ def _open(options: dict[str, Any]) -> Answers | Vectors:
     plain = open_answerer(options["source"], engine=engine)
     if not added:
         return Answers({"": plain})
-    worn = {Path(a["path"]).stem: float(a.get("scale", 1.0)) for a in own}
+    worn, off = [float(a.get("scale", 1.0)) for a in own], [0.0] * len(added)
     model: Any = plain.model
-    voices = {"": replace(plain, model=model.using(worn))}
-    for name, adapter in added.items():
-        worn_too = model.using(worn | {Path(adapter["path"]).stem: 1.0})
+    voices = {"": replace(plain, model=model.using([*worn, *off]))}
+    for number, (name, adapter) in enumerate(added.items()):
+        worn_too = model.using([*worn, *off[:number], 1.0, *off[number + 1 :]])
         run = adapter.get("run")
         facts = replace(plain.provenance, model=name)
         voices[name] = answerer_of(Run.open(run), worn_too) if run else replace(plain, model=worn_too, provenance=facts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import pytest
 from genwright.core import Constraints, Example, ModelError, Part, Request, UsageError, assistant, system, user
 from genwright.engines import gguf
 from genwright.formats import gguf as gguf_format
+from genwright.server.worker import Answers
+from genwright.server.worker import _open as open_voices
 from tests.formats.tiny import EXAMPLES, SENTENCES, tiny_run
 
 
@@ -323,7 +326,7 @@ def test_an_example_without_an_answer_has_no_likelihood(model: gguf.GgufModel) -
 def test_adapters_work_and_never_share_anothers_cache(folder: Path, model: gguf.GgufModel) -> None:
     """Two adapters and none, interleaved on the same prompts: each as its merged model, thrice the same."""
     both = _open(folder / "base.gguf", adapters=[str(folder / "one-lora.gguf"), {"path": folder / "two-lora.gguf"}])
-    views = {"one": both.using({"one-lora": 1.0}), "two": both.using({"two-lora": 1.0}), "none": both.using({})}
+    views = {"one": both.using([1, 0]), "two": both.using([0, 1]), "none": both.using([0, 0])}
     merged = {"one": _open(folder / "one.gguf"), "two": _open(folder / "two.gguf"), "none": model}
     wanted = {name: [x.nll for x in m.likelihood(EXAMPLES)] for name, m in merged.items()}
     said = {name: [_told(m, _ask(t)) for t in SENTENCES] for name, m in merged.items()}
@@ -333,10 +336,28 @@ def test_adapters_work_and_never_share_anothers_cache(folder: Path, model: gguf.
             assert [_told(view, _ask(t)) for t in SENTENCES] == said[name]
     assert said["one"] != said["none"] != said["two"] != said["one"]
     assert [x.nll for x in both.likelihood(EXAMPLES)] != pytest.approx(wanted["one"], rel=0.01)  # both at once
-    with pytest.raises(UsageError, match="Did you mean 'one-lora'"):
-        both.using({"one-lorra": 1.0})
+    with pytest.raises(UsageError, match="2 adapters are loaded, 1 strengths"):
+        both.using([1.0])
     for opened in (both, merged["one"], merged["two"]):
         opened.close()
+
+
+def test_a_server_keeps_adapters_apart_whose_files_have_one_name(folder: Path, tmp_path: Path) -> None:
+    """A tuning's checkpoints are files of the same name: each answers as itself, not as all of them together."""
+    added = {}
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        copied = shutil.copy(folder / f"{name}-lora.gguf", tmp_path / name / "lora.gguf")
+        added[name] = {"path": str(copied), "run": ""}
+    engine = {"runner": "llama.cpp", "context": 256}
+    room = open_voices({"source": str(folder / "base.gguf"), "engine": engine, "adapters": added})
+    assert isinstance(room, Answers)
+    for name, voice in (("", "base"), ("one", "one"), ("two", "two")):
+        alone = _open(folder / f"{voice}.gguf")
+        wanted = [x.nll for x in alone.likelihood(EXAMPLES)]
+        said = [x.nll for x in room.voices[name].model.likelihood(EXAMPLES)]
+        assert said == pytest.approx(wanted, rel=2e-3, abs=0.01)
+        alone.close()
 
 
 def test_the_scale_of_an_adapter_is_its_strength(folder: Path, model: gguf.GgufModel) -> None:
