@@ -11,7 +11,6 @@ import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +20,20 @@ from torch import Tensor
 
 from genwright.core.content import Message, Part
 from genwright.core.data import Example
-from genwright.core.errors import GenwrightError, ModelError, UsageError
+from genwright.core.errors import ModelError, UsageError
 from genwright.core.model import Encoded, Request, Unlearnable
-from genwright.core.plugin import did_you_mean
 
 from . import diffusion
-from .captions import Meaning, Reader, Words, words_of
+from .answers import AT_ONCE
+from .captions import Meaning, Reader, Words
 from .checkpoint import write_safetensors
 from .dit import Dit
 from .flow_options import FlowConfig, PictureOptions
-from .painting import AT_ONCE, paint, paint_many
+from .painting import paint, paint_many
+from .picture_rows import Pictures, collate, encode, new_styles, stacked, style_number, style_of, with_room
 from .pixels import augmented, from_bytes, noise_of
 
 MEASURED = (0.2, 0.5, 0.8)  # times at which held-out pictures are denoised
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """A batch: `pixels` (B, S, S, 3) uint8, `captions` as their reader gives them, `styles` (B,) from 1 (0: none)."""
-
-    pixels: Tensor
-    captions: Tensor
-    styles: Tensor
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def to(self, device: torch.device | str) -> Pictures:
-        return Pictures(self.pixels.to(device), self.captions.to(device), self.styles.to(device))
 
 
 class FlowImage:
@@ -74,43 +59,21 @@ class FlowImage:
 
     def survey(self, examples: Sequence[Example]) -> None:
         """Learn of the styles that the training rows name; those that are known keep their place."""
-        named = {str(e.meta["style"]) for e in examples if e.meta.get("style")}
-        new = sorted(named - set(self.styles))
-        if new:
-            old = self.module.styles.weight.data
-            grown = torch.cat([old, old.mean(0, keepdim=True).expand(len(new), -1)])
-            self.module.styles = torch.nn.Embedding.from_pretrained(grown.contiguous(), freeze=False)
+        if new := new_styles(examples, self.styles):
+            self.module.styles = with_room(self.module.styles, len(new))
             self.styles = (*self.styles, *new)
 
     def encode(self, example: Example, *, supervise: str = "answer") -> Encoded:
-        """Pixels (S, S, 3), all captions of the row and the number of its style.
-
-        Captions are the words asked and those in `meta["captions"]`, {language: [caption, …]}. Raises Unlearnable for
-        a row without picture, without words, or with a file that is none.
-        """
-        from genwright.media.picture import as_array
-
-        path = next((p.path for p in example.answer.parts if p.kind == "image" and p.path), None)
-        if path is None:
-            raise Unlearnable("the answer holds no picture")
-        more = [text for texts in (example.meta.get("captions") or {}).values() for text in texts]
-        captions = list(dict.fromkeys(text for text in (words_of(example.prompt), *more) if text.strip()))
-        if not captions:
-            raise Unlearnable("the picture has no caption")
-        try:
-            pixels = as_array(path, self.config.size)
-        except GenwrightError as error:
-            raise Unlearnable(f"the picture cannot be read: {error.message}") from None
-        style = self.style_number(self.options_of(example).get("style", ""))
-        sequence = {"pixels": pixels, "captions": self.reader(captions), "style": np.int64(style)}
-        return Encoded((sequence,), (self.config.size // self.config.patch) ** 2, 1.0)
+        """A row as `picture_rows.encode` has it; raises Unlearnable as that does. A slot is a patch."""
+        style, slots = (
+            self.style_number(self.options_of(example).get("style", "")),
+            self.config.size // self.config.patch,
+        )
+        return encode(example, self.reader, size=self.config.size, slots=slots**2, style=style)
 
     def collate(self, items: Sequence[Encoded]) -> Pictures:
         """One caption a picture, drawn at random."""
-        rows = [item.sequences[0] for item in items]
-        chosen = [row["captions"][int(torch.randint(len(row["captions"]), ()))] for row in rows]
-        pixels = torch.from_numpy(np.stack([row["pixels"] for row in rows]))
-        return Pictures(pixels, _stacked(chosen), torch.tensor([int(row["style"]) for row in rows]))
+        return collate(items)
 
     def loss(
         self, batch: Pictures, *, label_smoothing: float = 0.0, time_mean: float = 0.4, time_spread: float = 0.8,
@@ -143,7 +106,7 @@ class FlowImage:
             except Unlearnable as error:
                 raise UsageError(f"A held-out row cannot be measured: {error}.", "Leave it out.") from None
             x = from_bytes(torch.from_numpy(np.stack([row["pixels"] for row in rows]))).to(self.device)
-            captions = _stacked([row["captions"][0] for row in rows]).to(self.device)
+            captions = stacked([row["captions"][0] for row in rows]).to(self.device)
             styles = torch.tensor([int(row["style"]) for row in rows], device=self.device)
             noise = torch.cat([noise_of(int(one.digest()[:12], 16), self.config.size) for one in some]).to(self.device)
             with self.answering() as module:
@@ -233,17 +196,8 @@ class FlowImage:
 
     def options_of(self, example: Example) -> dict[str, str]:
         """The options of a request that a row names: its style, where it is one of those that were learned."""
-        style = str(example.meta.get("style") or "")
-        return {"style": style} if style in self.styles else {}
+        return style_of(example, self.styles)
 
     def style_number(self, name: str) -> int:
         """From 1, and 0 for any. Raises UsageError for a style that was not learned."""
-        if name and name not in self.styles:
-            raise UsageError(f"There is no style {name!r} here. {did_you_mean(name, self.styles)}")
-        return 1 + self.styles.index(name) if name else 0
-
-
-def _stacked(captions: Sequence[np.ndarray]) -> Tensor:
-    """(B, w) vectors, or (B, longest) word numbers with 0 after the last."""
-    longest = max(len(one) for one in captions)
-    return torch.from_numpy(np.stack([np.pad(one, (0, longest - len(one))) for one in captions]))
+        return style_number(name, self.styles)

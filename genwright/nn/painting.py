@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,16 @@ import torch
 from torch import Tensor
 
 from genwright.core.content import Message, Part
-from genwright.core.errors import DataError, UsageError
+from genwright.core.errors import UsageError
 from genwright.core.model import Request
 from genwright.media.edit import Canvas, canvas_of, finished
-from genwright.media.picture import save_picture
 
 from . import diffusion
+from .answers import answer, answer_many, seed_of, write
 from .captions import words_of
 from .dit import Condition
 from .flow_options import PictureOptions
 from .pixels import from_bytes, noise_of, to_bytes
-
-AT_ONCE = 16  # pictures painted together
 
 
 @dataclass(frozen=True)
@@ -56,32 +54,12 @@ def paint(model: Any, request: Request) -> Iterator[Part]:
     Words describe what is to be seen. A picture among the parts is varied by `strength`, or painted over where a
     part with the text "mask" allows it; two are mixed. Raises UsageError for options or pictures that do not fit.
     """
-    paintings = _paintings(model, request)
-    files = request.files(len(paintings), ".png")
-    for start in range(0, len(paintings), AT_ONCE):
-        some = paintings[start : start + AT_ONCE]
-        yield from _painted(model, some, files[start : start + AT_ONCE])
-    yield Part(meta={"finish_reason": "stop"})
+    return answer(request, partial(_paintings, model), partial(_painted, model))
 
 
 def paint_many(model: Any, requests: Sequence[Request]) -> Iterator[tuple[int, Message]]:
     """Answers of many requests, those that ask for the same steps painted together."""
-    groups: dict[Any, list[tuple[int, Painting, Path]]] = {}
-    answers: dict[int, list[Part | None]] = {}
-    for index, request in enumerate(requests):
-        paintings = _paintings(model, request)
-        answers[index] = [None] * len(paintings)
-        for painting, file in zip(paintings, request.files(len(paintings), ".png"), strict=True):
-            groups.setdefault(painting.way, []).append((index, painting, file))
-    for group in groups.values():
-        for start in range(0, len(group), AT_ONCE):
-            some = group[start : start + AT_ONCE]
-            parts = _painted(model, [one for _, one, _ in some], [file for _, _, file in some])
-            made = [part for part in parts if part.path and "partial" not in (part.meta or {})]
-            for (index, painting, _), part in zip(some, made, strict=True):
-                answers[index][painting.number] = part
-                if all(answers[index]):
-                    yield index, Message("assistant", tuple(p for p in answers[index] if p))
+    return answer_many(requests, partial(_paintings, model), partial(_painted, model))
 
 
 def _paintings(model: Any, request: Request) -> list[Painting]:
@@ -99,7 +77,7 @@ def _paintings(model: Any, request: Request) -> list[Painting]:
     if edited and request.out and request.out.suffix.lower() not in ("", ".png"):
         raise UsageError(f"What stays of a picture would change in a {request.out.suffix} file.", "Write a .png.")
     start = (how.strength or (1.0 if edited else 0.7)) if canvases else 1.0
-    seed = random.SystemRandom().randrange(1 << 31) if request.seed is None else request.seed
+    seed = seed_of(request)
     mixed = bool(how.toward) or len(canvases) > 1
     seeds, last = ([seed] * how.n, max(1, how.n - 1)) if mixed else (range(seed, seed + how.n), 0)
     return [
@@ -179,9 +157,6 @@ def _written(
             picture = one.canvases[0].filled(made)
         else:
             picture = finished(made, one.how.size)
-        try:
-            save_picture(picture, path, metadata={})
-        except OSError as error:
-            raise DataError(f"{path} cannot be written: {error.strerror or error}.", "Choose another place.") from None
+        write(picture, path)
         meta = {"number": one.number, "seed": one.seed, "style": one.how.style, **facts}
         yield Part(kind="image", path=path, meta=meta)

@@ -1,0 +1,97 @@
+"""Rows of pictures: pixels, captions and style, as every model taught with pictures encodes and batches them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genwright.core.data import Example
+from genwright.core.errors import GenwrightError, UsageError
+from genwright.core.model import Encoded, Unlearnable
+from genwright.core.plugin import did_you_mean
+
+from .captions import Reader, words_of
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A batch: `pixels` (B, S, S, 3) uint8, `captions` as their reader gives them, `styles` (B,) from 1 (0: none)."""
+
+    pixels: Tensor
+    captions: Tensor
+    styles: Tensor
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def to(self, device: torch.device | str) -> Pictures:
+        return Pictures(self.pixels.to(device), self.captions.to(device), self.styles.to(device))
+
+
+def encode(example: Example, reader: Reader, *, size: int, slots: int, style: int, wordless: bool = False) -> Encoded:
+    """Pixels (S, S, 3), all captions of the row and the number of its style; the weight is one picture.
+
+    Captions are the words asked and those in `meta["captions"]`, {language: [caption, …]}. Raises Unlearnable for a
+    row without picture, without words (unless `wordless`: then one caption that is empty), or with a file that is none.
+    """
+    from genwright.media.picture import as_array
+
+    path = next((p.path for p in example.answer.parts if p.kind == "image" and p.path), None)
+    if path is None:
+        raise Unlearnable("the answer holds no picture")
+    more = [text for texts in (example.meta.get("captions") or {}).values() for text in texts]
+    captions = list(dict.fromkeys(text for text in (words_of(example.prompt), *more) if text.strip()))
+    if not captions and not wordless:
+        raise Unlearnable("the picture has no caption")
+    try:
+        pixels = as_array(path, size)
+    except GenwrightError as error:
+        raise Unlearnable(f"the picture cannot be read: {error.message}") from None
+    sequence = {"pixels": pixels, "captions": reader(captions or [""]), "style": np.int64(style)}
+    return Encoded((sequence,), slots, 1.0)
+
+
+def collate(items: Sequence[Encoded]) -> Pictures:
+    """One caption a picture, drawn at random."""
+    rows = [item.sequences[0] for item in items]
+    chosen = [row["captions"][int(torch.randint(len(row["captions"]), ()))] for row in rows]
+    pixels = torch.from_numpy(np.stack([row["pixels"] for row in rows]))
+    return Pictures(pixels, stacked(chosen), torch.tensor([int(row["style"]) for row in rows]))
+
+
+def stacked(captions: Sequence[np.ndarray]) -> Tensor:
+    """(B, w) vectors, or (B, longest) word numbers with 0 after the last."""
+    longest = max(len(one) for one in captions)
+    return torch.from_numpy(np.stack([np.pad(one, (0, longest - len(one))) for one in captions]))
+
+
+# -- styles ----------------------------------------------------------------------------------------------------------
+
+
+def new_styles(examples: Iterable[Example], known: Sequence[str]) -> list[str]:
+    """Styles that the rows name (`meta["style"]`) beside those that are known, in order."""
+    return sorted({str(e.meta["style"]) for e in examples if e.meta.get("style")} - set(known))
+
+
+def style_of(example: Example, known: Sequence[str]) -> dict[str, str]:
+    """The options of a request that a row names: its style, where it is one of those that were learned."""
+    style = str(example.meta.get("style") or "")
+    return {"style": style} if style in known else {}
+
+
+def style_number(name: str, known: Sequence[str]) -> int:
+    """From 1, and 0 for any. Raises UsageError for a style that was not learned."""
+    if name and name not in known:
+        raise UsageError(f"There is no style {name!r} here. {did_you_mean(name, known)}")
+    return 1 + known.index(name) if name else 0
+
+
+def with_room(table: torch.nn.Embedding, count: int) -> torch.nn.Embedding:
+    """The table with `count` more rows, each the mean of the others."""
+    old = table.weight.data
+    grown = torch.cat([old, old.mean(0, keepdim=True).expand(count, -1)])
+    return torch.nn.Embedding.from_pretrained(grown.contiguous(), freeze=False)
