@@ -30,13 +30,18 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, Ke
 # What Pillow's readers raise at bytes that lie; each was seen with a damaged file.
 
 
+DRAWN = 256  # pixels of the side of a drawing (SVG) where a picture is asked for
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What a picture from outside may be. `first_frame`: of a moving picture the first frame is taken, not refused."""
+    """What a picture from outside may be. `first_frame`: of a moving picture the first frame is taken, not refused.
+    `drawings`: whether SVG is read too."""
 
     pixels: int = 24_000_000
     bytes: int = 32_000_000
     first_frame: bool = False
+    drawings: bool = True
 
 
 LIMITS = Limits()
@@ -51,10 +56,14 @@ class TooLarge(DataError):
 def open_picture(source: Path | bytes, *, limits: Limits = LIMITS) -> Any:
     """A PIL image in RGB, or RGBA where it is transparent anywhere; upright, in sRGB, 8 bits a channel.
 
-    16-bit greys are scaled, CMYK and other colour spaces converted by their profile where they have one. Raises
-    TooLarge, or DataError: not there, no picture, cut off, moving, samples without a known range.
+    16-bit greys are scaled, CMYK and other colour spaces converted by their profile where they have one. An SVG is
+    drawn, `DRAWN` pixels square. Raises TooLarge, or DataError: not there, no picture, cut off, moving, samples without
+    a known range.
     """
     name = str(source) if isinstance(source, Path) else "The picture"
+    if is_drawing(source, limits):
+        image = rasterise(read_svg(source), DRAWN)
+        return image.convert("RGB") if image.getchannel("A").getextrema() == (255, 255) else image
     image, data = _opened(source, name, limits)
     try:
         with data, warnings.catch_warnings():
@@ -69,6 +78,8 @@ def open_picture(source: Path | bytes, *, limits: Limits = LIMITS) -> Any:
 
 def picture_facts(source: Path | bytes, *, limits: Limits = LIMITS) -> dict[str, Any]:
     """{"width", "height", "suffix"} from the header alone, with the limits checked; nothing is decoded."""
+    if is_drawing(source, limits):
+        return {"width": DRAWN, "height": DRAWN, "suffix": ".svg"}
     image, data = _opened(source, str(source) if isinstance(source, Path) else "The picture", limits)
     with data:
         return {"width": image.width, "height": image.height, "suffix": FORMATS.get(image.format, ".jpg")}
@@ -187,6 +198,7 @@ def contact_sheet(
 # -- SVG ---------------------------------------------------------------------------------------------------------------
 
 _SVG_BYTES = 2_000_000
+_SVG_STARTS = (b"<svg", b"<?xml", b"<!--", b"<!DOCTYPE svg")
 _SVG_ELEMENTS = 200_000  # drawn, counting what <use> repeats
 _SVG_DEPTH = 100
 _URL = re.compile(r"url\(\s*['\"]?#([^)'\"\s]+)")
@@ -205,7 +217,7 @@ def rasterise(svg: str, size: int) -> Any:
         raise MissingExtra("resvg-py", "image") from None
     from base64 import b64encode
 
-    _check_svg(svg)
+    svg_root(svg)
     inside = b64encode(svg.encode()).decode()  # a drawing within a drawing may read nothing from outside
     frame = (
         f'<svg xmlns="{_SVG_NAME}" width="{size}" height="{size}"><image width="{size}" height="{size}" '
@@ -220,7 +232,32 @@ def rasterise(svg: str, size: int) -> Any:
     return _pillow().open(io.BytesIO(drawn)).convert("RGBA")
 
 
-def _check_svg(svg: str) -> None:
+def is_drawing(source: Path | bytes, limits: Limits = LIMITS) -> bool:
+    """Whether these are the first bytes of an SVG (or of some other XML), and such are read at all."""
+    if isinstance(source, Path):
+        try:
+            with source.open("rb") as file:
+                source = file.read(64)
+        except OSError:
+            return False
+    return limits.drawings and source[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_SVG_STARTS)
+
+
+def read_svg(source: Path | bytes) -> str:
+    """The text of an SVG. Raises TooLarge, or DataError for what is not UTF-8 or cannot be read."""
+    try:
+        data = source if isinstance(source, bytes) else source.open("rb").read(_SVG_BYTES + 1)
+        if len(data) > _SVG_BYTES:
+            raise TooLarge(f"The SVG has more than {_SVG_BYTES:,} bytes.", "Simplify it.")
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError("The SVG is no UTF-8 text.", "Save it anew in a drawing program.") from None
+    except OSError as error:
+        raise DataError(f"{source!s} cannot be read: {error.strerror}.", "Look at its permissions.") from None
+
+
+def svg_root(svg: str) -> Any:
+    """The root element of an SVG that is sound and of bounded size. Raises what `rasterise` raises."""
     if len(svg) > _SVG_BYTES:
         raise TooLarge(f"The SVG has {len(svg):,} characters; {_SVG_BYTES:,} are read.", "Simplify it.")
     if re.search(r"<!ENTITY", svg, re.I):
@@ -233,6 +270,7 @@ def _check_svg(svg: str) -> None:
         raise DataError("It is no SVG: its root element is another.", "Look at what the file holds.")
     if _drawn(root) > _SVG_ELEMENTS:
         raise TooLarge("The SVG repeats itself into too many elements.", "Simplify it.")
+    return root
 
 
 def _drawn(root: Any) -> int:

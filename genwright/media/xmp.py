@@ -1,11 +1,13 @@
-"""XMP: the packet of metadata that PNG, JPEG and WebP carry, read and replaced without touching a pixel.
+"""XMP: the packet of metadata that PNG, JPEG, WebP and SVG carry, read and replaced without touching a pixel.
 
 PNG: an uncompressed iTXt chunk `XML:com.adobe.xmp` (XMP specification, part 3). JPEG: an APP1 segment with Adobe's
-namespace, at most 65,502 bytes of it. WebP: an `XMP ` chunk, which asks for the extended header VP8X.
+namespace, at most 65,502 bytes of it. WebP: an `XMP ` chunk, which asks for the extended header VP8X. SVG: the packet
+in a `<metadata>` element of its own, the first child of the root.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -23,7 +25,7 @@ _XMP_FLAG = 4  # bit of VP8X
 def can_hold(path: Path) -> bool:
     """Whether the file, by its first bytes, is of a kind that carries such a packet."""
     with path.open("rb") as file:
-        return _kind(file.read(16)) != ""
+        return _kind(file.read(4096)) != ""
 
 
 def read_xmp(path: Path) -> str:
@@ -39,8 +41,12 @@ def read_xmp(path: Path) -> str:
             packet = held[0][len(_ADOBE) :] if held else b""
         case "webp":
             packet = next((body for name, body in _webp_chunks(data, path) if name == b"XMP "), b"")
+        case "svg":
+            text = data.decode("utf-8", "replace")
+            held_in = _SVG_PACKET.search(text, _svg_inside(text, path))
+            return held_in["packet"] if held_in else ""
         case _:
-            raise DataError(f"{path} is no PNG, JPEG or WebP file.", "Other kinds carry their label beside them.")
+            raise DataError(f"{path} is no PNG, JPEG, WebP or SVG file.", "Other kinds carry their label beside them.")
     return packet.decode("utf-8", "replace")
 
 
@@ -55,7 +61,9 @@ def with_xmp(path: Path, packet: str) -> bytes:
             return _jpeg_with(data, said, path)
         case "webp":
             return _webp_with(data, said, path)
-    raise DataError(f"{path} is no PNG, JPEG or WebP file.", "Other kinds carry their label beside them.")
+        case "svg":
+            return _svg_with(data, packet, path)
+    raise DataError(f"{path} is no PNG, JPEG, WebP or SVG file.", "Other kinds carry their label beside them.")
 
 
 def _kind(data: bytes) -> str:
@@ -63,7 +71,9 @@ def _kind(data: bytes) -> str:
         return "png"
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
-    return "webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else ""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    return "svg" if _SVG_HEAD.match(data[:4096].decode("utf-8", "ignore")) else ""
 
 
 def _broken(path: Path) -> DataError:
@@ -180,3 +190,32 @@ def _extended(name: bytes, body: bytes, path: Path) -> bytes:
     else:
         raise _broken(path)
     return bytes([alpha << 4, 0, 0, 0]) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+
+
+# -- SVG -------------------------------------------------------------------------------------------------------------
+
+_SVG_HEAD = re.compile(r"\ufeff?(?>\s|<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*>)*+<svg(?=[\s/>])", re.DOTALL)
+_SVG_ROOT = re.compile(r"""(?:[^<>"']|"[^"]*"|'[^']*')*>""")
+_SVG_PACKET = re.compile(r"<metadata>(?P<packet><\?xpacket (?:(?!</metadata>).)*)</metadata>", re.DOTALL)
+
+
+def _svg_inside(text: str, path: Path) -> int:
+    """Where the content of the root begins; past a root without content."""
+    head = _SVG_HEAD.match(text)
+    root = _SVG_ROOT.match(text, head.end()) if head else None
+    if root is None:
+        raise _broken(path)
+    return root.end()
+
+
+def _svg_with(data: bytes, packet: str, path: Path) -> bytes:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _broken(path) from None
+    begin = _svg_inside(text, path)
+    own = f"<metadata>{packet}</metadata>"
+    if text[begin - 2] == "/":
+        return f"{text[: begin - 2]}>{own}</svg>{text[begin:]}".encode()
+    rest = _SVG_PACKET.sub("", text[begin:], count=1)
+    return f"{text[:begin]}{own}{rest}".encode()

@@ -37,7 +37,12 @@ class Settings(Base):
         "{caption}", pattern=r"\{caption\}", description="What is made of a caption: a photo of {caption}"
     )
     style: str = Field("", description="What the style of these pictures is called")
-    svg_size: int = Field(256, ge=8, le=4096, description="Pixels of the side of a drawing (.svg)")
+    svg_size: int | None = Field(
+        256,
+        ge=8,
+        le=4096,
+        description="Pixels of the side of a drawing (.svg); null keeps it as it is, for text_to_svg",
+    )
 
 
 @dataclass
@@ -112,8 +117,8 @@ def _way(settings: Settings, told: _Told) -> str:
     return "metadata" if told.metadata else "text" if told.texts else "folder" if told.folders else "none"
 
 
-def _image(file: File, folder: Path | None, svg_size: int) -> Path | bytes:
-    if file.suffix == ".svg":
+def _image(file: File, folder: Path | None, svg_size: int | None) -> Path | bytes:
+    if file.suffix == ".svg" and svg_size:
         svg = read_text(file)
         if isinstance(svg, Bad):
             raise DataError(svg.reason)

@@ -1,0 +1,206 @@
+"""SvgLM: a learner of drawings, word by word, from what they show; it writes none that is not whole and valid.
+
+It is taught by the one loop and the text objectives: a row is a caption (or several) and an SVG, a slot is a word of
+its strokes (media/strokes.py). Which caption is told, and which rows are told none, is drawn from torch's generator,
+which the loop keeps: a killed training goes on bit-equal.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genwright.core.content import Message, Part
+from genwright.core.data import Example
+from genwright.core.errors import GenwrightError, ModelError, UsageError
+from genwright.core.model import Encoded, Likelihood, Request, Unlearnable
+from genwright.media.drawing import read_drawing
+from genwright.media.picture import read_svg
+from genwright.media.strokes import WORDS, places_of, words_of_drawing
+
+from .captions import Meaning, Reader, Words, words_of
+from .checkpoint import write_safetensors
+from .packing import Packed, pack
+from .svg_net import SvgNet, allowed, end_to_end
+from .svg_options import DrawingOptions, SvgConfig
+from .svg_writing import draw, draw_many
+
+_KNOWN = ("slots", "xs", "ys", "lows", "highs")
+_AT_ONCE = 64  # rows whose likelihood is told together
+
+
+class SvgLM:
+    """Learner, Batched and Scorer of the floor's contracts."""
+
+    engine, gives = "svg_lm", "image"
+    options = DrawingOptions  # what a request may ask for
+    goes_on = False  # it writes no text
+    untold = 0.1  # share of the rows that are taught without words, so that guidance is possible
+
+    def __init__(self, config: SvgConfig, *, seed: int = 0):
+        self.config = config
+        words = Words(config.words, config.width)
+        self.reader: Reader = words if config.text_encoder == "learned" else Meaning()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.module: Any = SvgNet(config, self.reader.width).eval()
+        self.base_reference: dict[str, str] = {}
+        self.method = ""
+        self._kept: Any = None
+
+    # -- learning ----------------------------------------------------------------------------------------------------
+
+    def encode(self, example: Example, *, supervise: str = "answer") -> Encoded:
+        """The words of the drawing, each with what the grammar knows of its place, and all captions of the row: the
+        words asked and those in `meta["captions"]`. There is one answer, so `supervise` changes nothing.
+
+        Raises Unlearnable with the reason: no drawing, no caption, a drawing that is none of lines or too long.
+        """
+        path = next((p.path for p in example.answer.parts if p.kind == "image" and p.path), None)
+        if path is None:
+            raise Unlearnable("the answer holds no drawing")
+        more = [text for texts in (example.meta.get("captions") or {}).values() for text in texts]
+        captions = list(dict.fromkeys(text for text in (words_of(example.prompt), *more) if text.strip()))
+        if not captions:
+            raise Unlearnable("the drawing has no caption")
+        try:
+            words = words_of_drawing(read_drawing(read_svg(path)))
+        except GenwrightError as error:
+            raise Unlearnable(error.message.rstrip(".")) from None
+        if len(words) > self.config.longest:
+            raise Unlearnable(f"the drawing has {len(words)} words; the model reads {self.config.longest}")
+        places = places_of(words)
+        known = zip(_KNOWN, (places.slots, places.xs, places.ys, places.lows, places.highs), strict=True)
+        sequence = {"tokens": np.array([WORDS, *words[:-1]], np.int32), "targets": np.array(words, np.int32)}
+        sequence |= {name: np.array(column, np.int16) for name, column in known}
+        return Encoded(({**sequence, "captions": self.reader(captions)},), len(words), float(len(words)))
+
+    def collate(self, items: Sequence[Encoded]) -> Packed:
+        """Drawings end to end, each with one of its captions, drawn at random."""
+        rows = [item.sequences[0] for item in items]
+        return self._packed(rows, [int(torch.randint(len(row["captions"]), ())) for row in rows])
+
+    def loss(self, batch: Packed, *, label_smoothing: float = 0.0) -> Tensor:
+        """Cross-entropy summed over the words, among those that the grammar allows."""
+        untold = torch.zeros(len(batch.lengths), dtype=torch.bool, device=batch.tokens.device)
+        if self.module.training:
+            untold = torch.rand(len(untold), device=untold.device) < self.untold
+        chances = self._chances(batch, untold)
+        total = -chances.gather(1, batch.targets[:, None]).sum()
+        if not label_smoothing:
+            return total
+        there = allowed(batch.extra["lows"], batch.extra["highs"])
+        spread = -(chances.masked_fill(~there, 0).sum(1) / there.sum(1)).sum()
+        return (1 - label_smoothing) * total + label_smoothing * spread
+
+    def likelihood(self, examples: Sequence[Example]) -> Iterator[Likelihood]:
+        """What the model makes of each drawing by its first caption. Raises UsageError for a row without one."""
+        for start in range(0, len(examples), _AT_ONCE):
+            some = examples[start : start + _AT_ONCE]
+            try:
+                rows = [self.encode(example).sequences[0] for example in some]
+            except Unlearnable as error:
+                raise UsageError(f"A held-out row has no likelihood: {error}.", "Leave it out.") from None
+            batch = self._packed(rows, [0] * len(rows)).to(self.device)
+            with self.answering():
+                told = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
+                found = self._chances(batch, told).gather(1, batch.targets[:, None])[:, 0]
+            for one in found.split(list(batch.lengths)):
+                yield Likelihood(-float(one.double().sum()), len(one), len(one))
+
+    def _packed(self, rows: Sequence[dict[str, Any]], chosen: Sequence[int]) -> Packed:
+        batch = pack({name: row[name] for name in ("tokens", "targets", *_KNOWN)} for row in rows)
+        captions = [row["captions"][number] for row, number in zip(rows, chosen, strict=True)]
+        longest = max(len(one) for one in captions)  # word numbers: 0 after the last
+        stacked = torch.from_numpy(np.stack([np.pad(one, (0, longest - len(one))) for one in captions]))
+        known = {name: batch.extra[name].long() for name in _KNOWN}
+        return replace(batch, extra={**known, "captions": stacked})
+
+    def _chances(self, batch: Packed, untold: Tensor) -> Tensor:
+        """(T, WORDS) log-probabilities."""
+        device = batch.tokens.device
+        told = self.module.told(batch.extra["captions"], untold)
+        told = told.repeat_interleave(torch.tensor(batch.lengths, device=device), 0)
+        known = [batch.extra[name] for name in _KNOWN]
+        attend = end_to_end(batch.lengths, device)
+        chances: Tensor = self.module(batch.tokens, known, batch.positions, told, attend).log_softmax(-1)
+        return chances
+
+    # -- answering ---------------------------------------------------------------------------------------------------
+
+    def generate(self, request: Request) -> Iterator[Part]:
+        """Drawings as files: see `svg_writing.draw`."""
+        return draw(self, request)
+
+    def generate_many(self, requests: Sequence[Request]) -> Iterator[tuple[int, Message]]:
+        """Answers of many requests, written together."""
+        return draw_many(self, requests)
+
+    # -- keeping -----------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    @contextmanager
+    def answering(self) -> Iterator[Any]:
+        """The network to ask, without gradients."""
+        learning = self.module.training
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                yield self.module
+        finally:
+            self.module.train(learning)
+
+    def keep_base(self) -> None:
+        """Keep a frozen copy of the network as it is now, for `untuned`; the first copy stays."""
+        self._kept = self._kept or copy.deepcopy(self.module).requires_grad_(False).eval()
+
+    @contextmanager
+    def untuned(self) -> Iterator[None]:
+        """Within it the network is as `keep_base` found it. Raises ModelError when there is no copy."""
+        if self._kept is None:
+            raise ModelError("There is no copy of the model before tuning.", "Call keep_base() before the first step.")
+        tuned, self.module = self.module, self._kept.to(self.device)
+        try:
+            yield
+        finally:
+            self.module = tuned
+
+    def save(self, folder: Path) -> None:
+        """Weights in float32, config.json (the shape) and genwright.json, into an existing or new folder. What an
+        adapter has learned is in the weights."""
+        folder.mkdir(parents=True, exist_ok=True)
+        module: Any = self.module
+        if hasattr(module, "merge_and_unload"):
+            module = copy.deepcopy(module).merge_and_unload()
+        write_safetensors(folder / "model.safetensors", module.state_dict())
+        for name, facts in (
+            ("config.json", {"model_type": self.engine, **self.config.model_dump(mode="json")}),
+            ("genwright.json", {"engine": self.engine, "method": self.method, "base": self.base_reference}),
+        ):
+            (folder / name).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """The weights of a saved folder. Raises ModelError when they do not belong to this shape."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            state = load_file(folder / "model.safetensors")
+            self.module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise ModelError(
+                f"The weights in {folder} do not fit their config.json: {' '.join(str(error).split())[:300]}",
+                "Restore the folder.",
+            ) from None

@@ -1,0 +1,166 @@
+"""A small GPT over the words of drawings (Radford et al. 2019), told where the pen is and what is asked for next.
+
+What is known of a place without learning is handed in: the pen's place on the square, so that steps need not be added
+up to see where a line would end, and the slot (a command, a radius, the x of an end …). The caption's vector begins the
+row and is added at every place. Logits outside the grammar's range are minus infinity, in training as in answering.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genwright.media.strokes import LAST, SLOTS, WORDS
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+_WASTE = 1.25  # slots of a padded run of attention for each real one
+
+
+class SvgNet(nn.Module):
+    """`config` is an `SvgConfig`, `reader_width` that of a caption's vector."""
+
+    blocks: Any  # nn.ModuleList of Block
+    bag: nn.Embedding | None
+
+    def __init__(self, config: Any, reader_width: int):
+        super().__init__()
+        self.shape, d = config, config.width
+        self.words = nn.Embedding(WORDS + 1, d)  # the last begins a drawing
+        self.slots = nn.Embedding(SLOTS, d)
+        self.xs, self.ys = nn.Embedding(LAST + 1, d), nn.Embedding(LAST + 1, d)
+        self.places = nn.Embedding(config.longest, d)
+        self.bag = nn.Embedding(config.words + 1, reader_width) if config.text_encoder == "learned" else None
+        self.caption = nn.Linear(reader_width, d)
+        self.no_caption = nn.Parameter(torch.zeros(reader_width))
+        self.dropout = nn.Dropout(0.0)  # set by train.dropout
+        self.blocks = nn.ModuleList(Block(d, config.heads, round(config.mlp * d)) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(d)
+        self.out = nn.Linear(d, WORDS)
+        self._begin()
+
+    def _begin(self) -> None:
+        for part in self.modules():
+            if isinstance(part, nn.Linear | nn.Embedding):
+                nn.init.normal_(part.weight, std=0.02)
+            if isinstance(part, nn.Linear):
+                nn.init.zeros_(part.bias)
+        for block in self.blocks:
+            for layer in (block.proj, block.down):
+                nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * len(self.blocks)))
+        if self.bag is not None:
+            nn.init.normal_(self.bag.weight, std=1.0)
+
+    # -- the story ---------------------------------------------------------------------------------------------------
+
+    def forward(self, before: Tensor, known: Sequence[Tensor], place: Tensor, told: Tensor, attend: Attend) -> Tensor:
+        """Logits (N, WORDS) of N places, outside the range minus infinity.
+
+        `before` (N,) is the word before each (WORDS where there is none), `known` its slot, x, y, low and high, each
+        (N,); `place` (N,) its number in its drawing, `told` (N, d) its caption. `attend(layer, q, k, v)`, each
+        (N, heads, d / heads), says who sees whom.
+        """
+        slot, x, y, low, high = known
+        h = self.words(before) + self.slots(slot) + self.xs(x) + self.ys(y) + self.places(place) + told
+        h = self.dropout(h)
+        for number, block in enumerate(self.blocks):
+            h = block(h, lambda q, k, v, number=number: attend(number, q, k, v))
+        logits = self.out(self.norm(h)).float()
+        return logits.masked_fill(~allowed(low, high), -math.inf)
+
+    def told(self, captions: Tensor, untold: Tensor) -> Tensor:
+        """(B, d) of captions as their reader gives them; `untold` (B,) says where there is none."""
+        if self.bag is None:
+            words = captions.float() * math.sqrt(captions.shape[1])
+        else:
+            there = (captions > 0).unsqueeze(2)
+            words = (self.bag(captions.long()) * there).sum(1) / there.sum(1).clamp_min(1).sqrt()
+        told: Tensor = self.caption(torch.where(untold[:, None], self.no_caption, words))
+        return told
+
+
+class Block(nn.Module):
+    """Attention and an inner layer over (N, d), normed before."""
+
+    def __init__(self, width: int, heads: int, hidden: int):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(0.0)
+
+    def forward(self, h: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        q, k, v = self.qkv(self.norm1(h)).unflatten(1, (3, self.heads, -1)).unbind(1)
+        h = h + self.dropout(self.proj(attend(q, k, v).flatten(1)))
+        return h + self.dropout(self.down(F.gelu(self.up(self.norm2(h)))))
+
+
+def allowed(low: Tensor, high: Tensor) -> Tensor:
+    """(N, WORDS): the words from `low` to `high`."""
+    words = torch.arange(WORDS, device=low.device)
+    return (words >= low[:, None]) & (words <= high[:, None])
+
+
+def end_to_end(lengths: Sequence[int], device: torch.device) -> Attend:
+    """Who sees whom where drawings lie end to end: each place what stands before it in its own drawing.
+
+    Neighbours of like length are padded to one batch; what is padded stands last, where nobody sees it.
+    """
+    runs, done, begin = [], 0, 0
+    for count, longest in _runs(lengths):
+        sizes = torch.tensor(lengths[done : done + count])
+        starts = begin + sizes.cumsum(0) - sizes
+        steps = torch.arange(longest)
+        real = steps < sizes[:, None]
+        index = torch.where(real, starts[:, None] + steps, begin)
+        runs.append((index.to(device), real.flatten().nonzero()[:, 0].to(device)))
+        done, begin = done + count, begin + int(sizes.sum())
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        found = []
+        for index, real in runs:
+            batch = (one[index].transpose(1, 2) for one in (q, k, v))
+            seen = F.scaled_dot_product_attention(*batch, is_causal=True)
+            found.append(seen.transpose(1, 2).flatten(0, 1)[real])
+        return torch.cat(found)
+
+    return attend
+
+
+def _runs(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Neighbours that are padded together: [(how many, longest), …]."""
+    found: list[tuple[int, int]] = []
+    count = real = longest = 0
+    for length in lengths:
+        if count and max(longest, length) * (count + 1) > _WASTE * (real + length):
+            found.append((count, longest))
+            count = real = longest = 0
+        count, real, longest = count + 1, real + length, max(longest, length)
+    return [*found, (count, longest)]
+
+
+class Cache:
+    """Keys and values of drawings that are written together, a place at a time."""
+
+    def __init__(self, net: SvgNet, rows: int, device: torch.device):
+        shape = net.shape
+        size = (2, rows, shape.heads, shape.longest, shape.width // shape.heads)
+        self.layers = [torch.zeros(size, device=device) for _ in net.blocks]
+        self.place = 0
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Each row sees its own places up to this one."""
+        keys, values = self.layers[layer]
+        keys[:, :, self.place], values[:, :, self.place] = k, v
+        seen = slice(self.place + 1)
+        found = F.scaled_dot_product_attention(q.unsqueeze(2), keys[:, :, seen], values[:, :, seen])
+        return found.squeeze(2)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only."""
+        self.layers = [layer[:, rows] for layer in self.layers]

@@ -1,0 +1,176 @@
+"""Writing: what is asked of a model of drawings becomes strokes, word by word, and files."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genwright.core.content import Message, Part
+from genwright.core.errors import DataError, UsageError
+from genwright.core.model import Request
+from genwright.core.run import write_text
+from genwright.media.picture import rasterise, save_picture
+from genwright.media.strokes import WORDS, Grammar, svg_of
+
+from .captions import words_of
+from .svg_net import Cache
+from .svg_options import DrawingOptions
+
+AT_ONCE = 64  # drawings written together
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One drawing to write: the `number`-th of its request."""
+
+    number: int
+    how: DrawingOptions
+    words: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Written:
+    words: list[int]
+    logprob: float  # nats, of the words as they were chosen: after guidance, before temperature
+
+
+def draw(model: Any, request: Request) -> Iterator[Part]:
+    """Drawings as files, with seed, count of words and log-probability in `meta`; at last a `finish_reason`. A file is
+    an SVG, or a picture where the request names one (.png). Raises UsageError for what cannot be asked."""
+    wishes = _wishes(request)
+    files = request.files(len(wishes), ".svg")
+    for start in range(0, len(wishes), AT_ONCE):
+        some = wishes[start : start + AT_ONCE]
+        for wish, file, written in zip(some, files[start:], write(model, some), strict=False):
+            yield _part(wish, file, written)
+    yield Part(meta={"finish_reason": "stop"})
+
+
+def draw_many(model: Any, requests: Sequence[Request]) -> Iterator[tuple[int, Message]]:
+    """Answers of many requests, written together."""
+    wanted = []
+    for index, request in enumerate(requests):
+        wishes = _wishes(request)
+        wanted += [(index, *pair) for pair in zip(wishes, request.files(len(wishes), ".svg"), strict=True)]
+    parts: list[Part] = []
+    for start in range(0, len(wanted), AT_ONCE):
+        some = wanted[start : start + AT_ONCE]
+        for (index, wish, file), written in zip(some, write(model, [wish for _, wish, _ in some]), strict=True):
+            parts.append(_part(wish, file, written))
+            if len(parts) == wish.how.n:
+                yield index, Message("assistant", tuple(parts))
+                parts = []
+
+
+def write(model: Any, wishes: Sequence[Wish]) -> list[Written]:
+    """The words of each wish, all written together. Each draws from its own seed."""
+    grammars = [Grammar(model.config.longest) for _ in wishes]
+    chances = [random.Random(wish.seed) for wish in wishes]
+    found: list[list[int]] = [[] for _ in wishes]
+    sums = [0.0] * len(wishes)
+    with model.answering() as net:
+        told, guided = _told(model, net, wishes)
+        live = list(range(len(wishes)))
+        cache = Cache(net, len(told), model.device)
+        before = [WORDS] * len(wishes)
+        while live:
+            logits = _next(net, cache, before, [grammars[i] for i in live], told, guided)
+            scales = torch.tensor([[wishes[i].how.temperature, wishes[i].how.top_p, chances[i].random()] for i in live])
+            before, likely = _drawn(logits, *scales.to(logits).unbind(1))
+            for i, word, chance in zip(live, before, likely, strict=True):
+                grammars[i].put(word)
+                found[i].append(word)
+                sums[i] += chance
+            stay = [place for place, i in enumerate(live) if not grammars[i].is_done]
+            if len(stay) < len(live):
+                again = [place + len(live) for place in stay] if guided is not None else []
+                rows = torch.tensor([*stay, *again], dtype=torch.long, device=model.device)
+                cache.keep(rows)
+                told, guided = told[rows], None if guided is None else guided[rows[: len(stay)]]
+                live, before = [live[place] for place in stay], [before[place] for place in stay]
+    return [Written(words, total) for words, total in zip(found, sums, strict=True)]
+
+
+# -- word by word ------------------------------------------------------------------------------------------------------
+
+
+def _told(model: Any, net: Any, wishes: Sequence[Wish]) -> tuple[Tensor, Tensor | None]:
+    """The captions (B, d) and, where one asks for guidance, as many rows that are told nothing, and by how much."""
+    strength = torch.tensor([wish.how.guidance for wish in wishes], device=model.device)
+    captions = torch.from_numpy(model.reader([wish.words for wish in wishes])).to(model.device)
+    silent = torch.zeros(len(wishes), dtype=torch.bool, device=model.device)
+    told = net.told(captions, silent)
+    if bool((strength == 1).all()):
+        return told, None
+    return torch.cat([told, net.told(captions, ~silent)]), strength
+
+
+def _next(
+    net: Any, cache: Cache, before: list[int], grammars: Sequence[Grammar], told: Tensor, guided: Tensor | None
+) -> Tensor:
+    """Logits (B, WORDS) of the next word (Ho & Salimans 2022 for the guidance)."""
+    known = torch.tensor([[g.slot, g.x, g.y, g.low, g.high] for g in grammars]).to(told.device)
+    words = torch.tensor(before).to(told.device)
+    if guided is not None:
+        known, words = torch.cat([known, known]), torch.cat([words, words])
+    place = torch.full_like(words, cache.place)
+    logits: Tensor = net(words, known.unbind(1), place, told, cache.attend)
+    cache.place += 1
+    if guided is None:
+        return logits
+    with_words, without = logits.log_softmax(-1).chunk(2)
+    both = without + guided[:, None] * (with_words - without)
+    return both.masked_fill(with_words.isinf(), -torch.inf)
+
+
+def _drawn(logits: Tensor, temperature: Tensor, top_p: Tensor, chance: Tensor) -> tuple[list[int], list[float]]:
+    """A word a row by its `chance` (0 to 1), from the likeliest that have the share `top_p`; and its
+    log-probability."""
+    plain = logits.log_softmax(-1)
+    sharp = (logits / temperature.clamp_min(1e-4)[:, None]).softmax(-1)
+    shares, order = sharp.sort(stable=True, dim=-1, descending=True)
+    total = shares.cumsum(-1)
+    kept = shares * (total - shares < top_p[:, None])
+    total = kept.cumsum(-1)
+    place = (total <= chance[:, None] * total[:, -1:]).sum(-1, keepdim=True)
+    place = place.clamp_max((kept > 0).sum(-1, keepdim=True) - 1)
+    place = torch.where(temperature[:, None] > 0, place, torch.zeros_like(place))
+    words = order.gather(1, place)
+    return words[:, 0].tolist(), plain.gather(1, words)[:, 0].tolist()
+
+
+# -- wishes and files --------------------------------------------------------------------------------------------------
+
+
+def _wishes(request: Request) -> list[Wish]:
+    """What a request asks for, one entry a drawing."""
+    how = request.options_as(DrawingOptions)
+    words = words_of(request.messages)
+    if not words.strip():
+        raise UsageError("There is nothing to draw: the request has no words.", "Say what is to be seen.")
+    if odd := [part.kind for message in request.messages for part in message.parts if part.kind != "text"]:
+        raise UsageError(f"The request holds a part of kind {odd[0]}; drawings are made from words.", "Leave it out.")
+    seed = random.SystemRandom().randrange(1 << 31) if request.seed is None else request.seed
+    return [Wish(number, how, words, seed + number) for number in range(how.n)]
+
+
+def _part(wish: Wish, file: Path, written: Written) -> Part:
+    how, is_svg = wish.how, file.suffix.lower() == ".svg"
+    size = how.size or (24 if is_svg else 256)
+    svg = svg_of(written.words, colour=how.colour, stroke_width=how.stroke_width, size=size)
+    try:
+        if is_svg:
+            write_text(file, svg)
+        else:
+            save_picture(rasterise(svg, size), file, metadata={})
+    except OSError as error:
+        raise DataError(f"{file} cannot be written: {error.strerror or error}.", "Choose another place.") from None
+    meta = {"number": wish.number, "seed": wish.seed, "words": len(written.words), "logprob": written.logprob}
+    return Part(kind="image", path=file, meta=meta)
