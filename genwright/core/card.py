@@ -14,7 +14,7 @@ from .home import store
 from .plugin import did_you_mean, sentences
 
 FOLDER = Path(__file__).parent.parent / "cards"
-_SCHEMES = ("pypi:", "npm:", "hf:", "file:", "https:")
+_SCHEMES = ("pypi:", "npm:", "hf:", "file:", "https:", "package:")
 
 
 def _source(text: str) -> str:
@@ -32,8 +32,9 @@ class CardFile(BaseModel):
     """One file of a card: the sources that may answer, in order, and what must arrive.
 
     Sources: `pypi:name==version#path/in/wheel`, `npm:name@version#path/in/package`, `hf:org/name@revision#path`,
-    `file:/absolute/path`, `https://…`. Without `#path` the whole archive is the file. A file that comes in pieces has
-    `parts` instead: a list of source lists whose contents, one after the other, are the file.
+    `file:/absolute/path`, `https://…`, `package:path`: what ships with Genwright, below its folder of cards. Without
+    `#path` the whole archive is the file. A file that comes in pieces has `parts` instead: a list of source lists whose
+    contents, one after the other, are the file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

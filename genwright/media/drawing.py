@@ -21,7 +21,7 @@ MARGIN = 0.125  # units that an end may lie outside
 Point = tuple[float, float]
 _Matrix = tuple[float, float, float, float, float, float]  # a b c d e f: x' = ax + cy + e, y' = bx + dy + f
 
-_SMALL = 2.0  # units: a filled dot of this size is covered by its own outline
+_SMALL = 2.0  # units: what is filled and no thicker is covered by its own outline
 _FAR = 1e6
 _SPAN = 1e-9
 _GROUPS = {"svg", "g", "a"}
@@ -135,7 +135,7 @@ def _walk(element: Any, matrix: _Matrix, paint: Mapping[str, str]) -> Iterator[S
         found = list(_Pen(matrix).draw(_SHAPES[name](element)))
     except ValueError as error:
         raise DataError(f"A <{name}> of the SVG is broken: {error}.", "Save it anew in a drawing program.") from None
-    if paint["fill"] != "none" and (paint["stroke"] == "none" or _extent(found) > _SMALL):
+    if paint["fill"] != "none" and (paint["stroke"] == "none" or any(_thickness(one) > _SMALL for one in found)):
         raise DataError(f"A <{name}> of the SVG is filled, and only lines are learned.", 'Draw it with fill="none".')
     yield from found
 
@@ -196,9 +196,13 @@ def _ends(one: Subpath) -> list[Point]:
     return [one.start, *(segment.end for segment in one.segments)]
 
 
-def _extent(found: Sequence[Subpath]) -> float:
-    axes = list(zip(*(p for one in found for p in _ends(one)), strict=True))
-    return max((max(axis) - min(axis) for axis in axes), default=0.0)
+def _thickness(one: Subpath) -> float:
+    """The smaller of a stroke's width and height."""
+    points, at = [one.start], one.start
+    for segment in one.segments:
+        points += points_of(at, segment, 4)
+        at = segment.end
+    return min(max(axis) - min(axis) for axis in zip(*points, strict=True))
 
 
 # -- shapes as path commands: (letter, numbers), absolute or relative as the letter says -------------------------------

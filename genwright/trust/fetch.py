@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from genwright.core.card import Card, CardFile
+from genwright.core.card import FOLDER, Card, CardFile
 from genwright.core.errors import ModelError
 from genwright.core.home import locked
 from genwright.core.things import SILENT, Tell
@@ -157,6 +157,8 @@ def _open_source(source: str, room: Path, tell: Tell, size: int) -> Iterator[byt
     scheme, _, rest = source.partition(":")
     if scheme == "https":
         return _https(source, tell)
+    if scheme == "package":
+        return _from_file(FOLDER / rest, "", tell)
     place, _, member = rest.partition("#")
     if scheme == "pypi":
         return _member(_pypi(place, room, tell, size), member)

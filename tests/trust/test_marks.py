@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from genwright.core import DataError, Part, Provenance
-from genwright.media.xmp import read_xmp, with_xmp
+from genwright.media.xmp import can_hold, read_xmp, with_xmp
 from genwright.trust.marks import metadata, visible
 
 FACTS = Provenance(
@@ -158,3 +158,42 @@ def test_a_broken_picture_is_said_and_stays(tmp_path):
     with pytest.raises(DataError, match="cut short"):
         metadata.apply(Part("image", path=path), FACTS, metadata.Settings())
     assert path.read_bytes() == before
+
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path stroke="red" d="M1 1h7"/></svg>'
+
+
+@pytest.mark.parametrize("text", [
+    SVG, f'<?xml version="1.0"?>\n<!-- a <svg> of mine -->\n{SVG}', "\ufeff" + SVG.replace("<svg", '<svg id="a>b"'),
+    SVG.replace("<path", "<metadata><a xmlns='urn:a'/></metadata><path"),
+])  # fmt: skip
+def test_a_drawing_carries_its_label_inside_and_is_drawn_the_same(tmp_path, text):
+    from genwright.media.picture import rasterise
+
+    path = tmp_path / "a.svg"
+    path.write_text(text, encoding="utf-8")
+    before = rasterise(text.lstrip("\ufeff"), 9).tobytes()
+    for _ in range(2):
+        metadata.apply(Part("image", path=path), FACTS, metadata.Settings())
+    made = path.read_text(encoding="utf-8")
+    assert rasterise(made.lstrip("\ufeff"), 9).tobytes() == before
+    packet = read_xmp(path)
+    assert made.count("<TC260:AIGC>") == packet.count("<TC260:AIGC>") == 1
+    assert json.loads(packet.split("<genwright:provenance>")[1].split("</")[0]) == FACTS.as_dict()
+    assert ("urn:a" in made) == ("urn:a" in text), "other metadata stays"
+    beside = json.loads((tmp_path / "a.svg.genwright.json").read_text())
+    assert beside["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_an_empty_or_endless_head_of_a_drawing_is_no_trouble(tmp_path):
+    path = tmp_path / "a.svg"
+    path.write_text("<svg/>")
+    metadata.apply(Part("image", path=path), FACTS, metadata.Settings())
+    assert path.read_text().endswith("</metadata></svg>")
+    for text in ("<!--a-->" * 400, " " * 4000, "<?a?>" * 700 + "<svgx>", "<svg a='"):
+        path.write_text(text)
+        if text.startswith("<svg"):
+            with pytest.raises(DataError, match="broken"):
+                read_xmp(path)
+        else:
+            assert not can_hold(path)
