@@ -22,6 +22,7 @@ from genwright.media.picture import (
 from genwright.media.terminal import for_terminal
 
 _SIDES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+_SMALL = 32  # pixels of a drawing (SVG) that is only looked at whether it is sound, or for its thumbnail
 _SHOWN = 256  # pixels of the longer side on a page
 SHEET = "pictures.png"
 
@@ -40,8 +41,8 @@ def read(part: Part) -> Any:
 
 def check(file: Path | bytes) -> dict[str, str]:
     """Decodes it whole, so that what is damaged is known before anything is learned. Raises DataError."""
-    image, facts = open_picture(file), picture_facts(file)
-    short, long = sorted(image.size)
+    image, facts = open_picture(file, drawn=_SMALL), picture_facts(file)
+    short, long = sorted((facts["width"], facts["height"]))
     most = next((side for side in _SIDES if short < side), None)
     least = max((side for side in _SIDES if side <= short), default=1)
     shape = "square" if long <= 1.1 * short else "up to 2:1" if long <= 2 * short else "longer than 2:1"
@@ -82,7 +83,9 @@ def views(part: Part) -> Any:
     """Its thumbnail and that of its mirror image, (2, 768)."""
     import numpy as np
 
-    small = thumbnail(read(part))
+    if part.path is None:
+        raise DataError("This part is no picture: it has no file.", "Give it a path.")
+    small = thumbnail(open_picture(part.path, drawn=_SMALL))
     return np.stack([small, small[:, ::-1]]).reshape(2, -1)
 
 

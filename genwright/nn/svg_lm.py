@@ -21,7 +21,7 @@ from torch import Tensor
 
 from genwright.core.content import Message, Part
 from genwright.core.data import Example
-from genwright.core.errors import GenwrightError, ModelError, UsageError
+from genwright.core.errors import GenwrightError, ModelError
 from genwright.core.model import Encoded, Likelihood, Request, Unlearnable
 from genwright.media.drawing import read_drawing
 from genwright.media.picture import read_svg
@@ -103,19 +103,27 @@ class SvgLM:
         return (1 - label_smoothing) * total + label_smoothing * spread
 
     def likelihood(self, examples: Sequence[Example]) -> Iterator[Likelihood]:
-        """What the model makes of each drawing by its first caption. Raises UsageError for a row without one."""
+        """What the model makes of each drawing by its first caption. A row that cannot be learned from (a filled area
+        in it) counts nothing: its likelihood is of no words."""
         for start in range(0, len(examples), _AT_ONCE):
-            some = examples[start : start + _AT_ONCE]
-            try:
-                rows = [self.encode(example).sequences[0] for example in some]
-            except Unlearnable as error:
-                raise UsageError(f"A held-out row has no likelihood: {error}.", "Leave it out.") from None
-            batch = self._packed(rows, [0] * len(rows)).to(self.device)
-            with self.answering():
-                told = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
-                found = self._chances(batch, told).gather(1, batch.targets[:, None])[:, 0]
-            for one in found.split(list(batch.lengths)):
-                yield Likelihood(-float(one.double().sum()), len(one), len(one))
+            read = [self._read(example) for example in examples[start : start + _AT_ONCE]]
+            found = iter(self._likelihoods([row for row in read if row is not None]))
+            yield from (next(found) if row is not None else Likelihood(0.0, 0, 0) for row in read)
+
+    def _read(self, example: Example) -> dict[str, Any] | None:
+        try:
+            return self.encode(example).sequences[0]
+        except Unlearnable:
+            return None
+
+    def _likelihoods(self, rows: Sequence[dict[str, Any]]) -> list[Likelihood]:
+        if not rows:
+            return []
+        batch = self._packed(rows, [0] * len(rows)).to(self.device)
+        with self.answering():
+            told = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
+            found = self._chances(batch, told).gather(1, batch.targets[:, None])[:, 0]
+        return [Likelihood(-float(one.double().sum()), len(one), len(one)) for one in found.split(list(batch.lengths))]
 
     def _packed(self, rows: Sequence[dict[str, Any]], chosen: Sequence[int]) -> Packed:
         batch = pack({name: row[name] for name in ("tokens", "targets", *_KNOWN)} for row in rows)

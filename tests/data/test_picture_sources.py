@@ -303,7 +303,7 @@ def test_a_list_of_shapes_becomes_drawings_with_names_and_tags(tmp_path):
     svg = cat["image"]["bytes"].decode()
     assert '<path d="M4 4h5"/><circle cx="9" cy="9" r="2"/></svg>' in svg
     assert "key=" not in svg
-    assert open_picture(cat["image"]["bytes"]).size == (256, 256)
+    assert open_picture(cat["image"]["bytes"]).size == (128, 128)
     assert open_picture(off["image"]["bytes"]).mode == "RGBA", "quotes in what is given break nothing"
     assert cat["meta"]["captions"] == {"en": ["cat", "cat, pet, house pet"]}
     assert words(cat) == "cat"

@@ -307,12 +307,16 @@ def test_a_drawing_is_a_picture_like_others(tmp_path):
     svg = f'<?xml version="1.0"?><svg {NAMES} viewBox="0 0 8 8"><path d="M0 4h8" stroke="red" stroke-width="2"/></svg>'
     (tmp_path / "a.svg").write_text(svg, encoding="utf-8-sig")
     image = open_picture(tmp_path / "a.svg")
-    assert (image.mode, image.size) == ("RGBA", (256, 256))
+    assert (image.mode, image.size) == ("RGBA", (128, 128))
     assert open_picture(svg.replace("M0 4h8", "M-9 4h50M0 0h9M0 8h9").encode()).mode == "RGBA"
-    assert picture_facts(tmp_path / "a.svg") == {"width": 256, "height": 256, "suffix": ".svg"}
+    assert picture_facts(tmp_path / "a.svg") == {"width": 128, "height": 128, "suffix": ".svg"}
     assert as_array(tmp_path / "a.svg", 16)[8, 8].tolist() == [255, 0, 0]
     with pytest.raises(DataError, match="no picture"):
         open_picture(tmp_path / "a.svg", limits=Limits(drawings=False))
-    for data, why in ((b"<svg>\xff\xff", "UTF-8"), (b"<svg " + b" " * 3_000_000, "bytes"), (b"<?xml?><html/>", "no SVG")):
+    for data, why in (
+        (b"<svg>\xff\xff", "UTF-8"),
+        (b"<svg " + b" " * 3_000_000, "bytes"),
+        (b"<?xml?><html/>", "no SVG"),
+    ):
         with pytest.raises(DataError, match=why):
             open_picture(data)

