@@ -30,6 +30,7 @@ from genwright.media.strokes import WORDS, places_of, words_of_drawing
 from .captions import Meaning, Reader, Words, words_of
 from .checkpoint import write_safetensors
 from .packing import Packed, pack
+from .picture_rows import stacked
 from .svg_net import SvgNet, allowed, end_to_end
 from .svg_options import DrawingOptions, SvgConfig
 from .svg_writing import draw, draw_many
@@ -128,10 +129,8 @@ class SvgLM:
     def _packed(self, rows: Sequence[dict[str, Any]], chosen: Sequence[int]) -> Packed:
         batch = pack({name: row[name] for name in ("tokens", "targets", *_KNOWN)} for row in rows)
         captions = [row["captions"][number] for row, number in zip(rows, chosen, strict=True)]
-        longest = max(len(one) for one in captions)  # word numbers: 0 after the last
-        stacked = torch.from_numpy(np.stack([np.pad(one, (0, longest - len(one))) for one in captions]))
         known = {name: batch.extra[name].long() for name in _KNOWN}
-        return replace(batch, extra={**known, "captions": stacked})
+        return replace(batch, extra={**known, "captions": stacked(captions)})
 
     def _chances(self, batch: Packed, untold: Tensor) -> Tensor:
         """(T, WORDS) log-probabilities."""

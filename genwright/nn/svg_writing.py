@@ -18,6 +18,7 @@ from genwright.core.run import write_text
 from genwright.media.picture import rasterise, save_picture
 from genwright.media.strokes import WORDS, Grammar, svg_of
 
+from .answers import seed_of
 from .captions import words_of
 from .svg_net import Cache
 from .svg_options import DrawingOptions
@@ -157,7 +158,7 @@ def _wishes(request: Request) -> list[Wish]:
         raise UsageError("There is nothing to draw: the request has no words.", "Say what is to be seen.")
     if odd := [part.kind for message in request.messages for part in message.parts if part.kind != "text"]:
         raise UsageError(f"The request holds a part of kind {odd[0]}; drawings are made from words.", "Leave it out.")
-    seed = random.SystemRandom().randrange(1 << 31) if request.seed is None else request.seed
+    seed = seed_of(request)
     return [Wish(number, how, words, seed + number) for number in range(how.n)]
 
 

@@ -34,7 +34,8 @@ ICONS = {  # in the manner of the sets: arcs on short chords, smooth curves, dot
     "cat": "M6 20.3C4.7 19 4 17.1 4 15V4l4 3.2a9.7 9.7 0 0 1 8 0L20 4v11c0 5-3.4 7-8 7a9 9 0 0 1-4-.9M9 13h.01m6 0h.01",
     "power": "M7 6a7.75 7.75 0 1 0 10 0M12 4v8",
     "cloud": "M6.657 18C4.085 18 2 15.993 2 13.517s2.085-4.482 4.657-4.482c.393-1.762 1.794-3.2 3.675-3.773"
-    "c1.88-.572 3.956-.193 5.444 1c1.488 1.19 2.162 3.007 1.77 4.769h.99c1.913 0 3.464 1.56 3.464 3.486S20.449 18 18.536 18z",
+    "c1.88-.572 3.956-.193 5.444 1c1.488 1.19 2.162 3.007 1.77 4.769h.99c1.913 0 3.464 1.56 3.464 3.486"
+    "S20.449 18 18.536 18z",
     "wave": "M2 12q2.5-5 5 0t5 0t5 0T22 12",
     "smooth": "M3 17c3-10 6-10 9-5s6 4 9-5M3 3S9 3 12 6",
     "packed": "M3 16v-5.5a2.5 2.5 0 015 0V16m0-4H3m9-6v12m4-2V8h3a2 2 0 010 4h-3m3 0a2 2 0 010 4h-3",
@@ -108,7 +109,8 @@ def test_every_shape_is_a_path(shape, path):
 
 @pytest.mark.parametrize("shape", [
     '<ellipse cx="12" cy="12" rx="9" ry="5"/>', '<path d="M4 12A8 4 30 1 0 18 8"/>',
-    '<path transform="skewX(10)" d="M3 12a6 6 0 0 1 12 0"/>', '<path transform="scale(1 .5)" d="M3 12a6 6 0 0 1 12 0"/>',
+    '<path transform="skewX(10)" d="M3 12a6 6 0 0 1 12 0"/>',
+    '<path transform="scale(1 .5)" d="M3 12a6 6 0 0 1 12 0"/>',
     '<path d="M3 3C3 40 21 -16 21 21"/>', '<path d="M4 12a2 2 0 0 0 12 1"/>',
 ])  # fmt: skip
 def test_what_is_no_circle_becomes_curves(shape):
