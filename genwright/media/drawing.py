@@ -313,7 +313,8 @@ class _Pen:
 
     def draw(self, commands: Iterator[_Command]) -> Iterator[Subpath]:
         at: Point = (0.0, 0.0)
-        start, made, handle, before = at, [], at, ""
+        made: list[Segment] = []
+        start, handle, before = at, at, ""
         for letter, given in commands:
             kind, n = letter.upper(), list(given)
             if letter.islower():

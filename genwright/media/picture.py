@@ -59,8 +59,8 @@ def open_picture(source: Path | bytes, *, limits: Limits = LIMITS, drawn: int = 
     """A PIL image in RGB, or RGBA where it is transparent anywhere; upright, in sRGB, 8 bits a channel.
 
     16-bit greys are scaled, CMYK and other colour spaces converted by their profile where they have one. An SVG is
-    `drawn` so many pixels square. Raises TooLarge, or DataError: not there, no picture, cut off, moving, samples without
-    a known range.
+    `drawn` so many pixels square. Raises TooLarge, or DataError: not there, no picture, cut off, moving, samples
+    without a known range.
     """
     name = str(source) if isinstance(source, Path) else "The picture"
     if is_drawing(source, limits):

@@ -45,9 +45,9 @@ class Grammar:
     def __init__(self, room: int = 1 << 30):
         self.x = self.y = 0
         self.room = room
+        self.slot, self.low, self.high = _FIRST, MOVE, MOVE
         self._start = (0, 0)
-        self._kind, self._given = END, []  # type: ignore[var-annotated]
-        self._want(_FIRST)
+        self._kind, self._given = END, list[int]()
 
     def put(self, word: int) -> None:
         """One word more. Raises ValueError when it may not stand here."""
@@ -87,17 +87,12 @@ class Grammar:
     def _want(self, slot: int) -> None:
         """A command. A new stroke only with room for one, anything but the end only with room for the end."""
         self.slot = slot
-        if slot == _FIRST:
-            self.low = self.high = MOVE
-        elif slot == _AFTER_MOVE:
+        if slot == _AFTER_MOVE:
             self.low, self.high = LINE, ARC + 3
         else:
             self.low = MOVE if self.room >= SHORTEST else END
-            self.high = CLOSE if slot == _AFTER_CLOSE else ARC + 3
-            if slot == _AFTER_CLOSE:
-                self.high = END
-            elif self.room < ROOM:
-                self.high = CLOSE if self.room >= 2 else END
+            open_ = slot == _ANY
+            self.high = ARC + 3 if open_ and self.room >= ROOM else CLOSE if open_ and self.room >= 2 else END
 
     def _want_number(self) -> None:
         """A number: radii from a quarter unit, ends on the square, handles of curves anywhere."""

@@ -124,8 +124,8 @@ def end_to_end(lengths: Sequence[int], device: torch.device) -> Attend:
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         found = []
         for index, real in runs:
-            batch = (one[index].transpose(1, 2) for one in (q, k, v))
-            seen = F.scaled_dot_product_attention(*batch, is_causal=True)
+            asked, keys, values = (one[index].transpose(1, 2) for one in (q, k, v))
+            seen = F.scaled_dot_product_attention(asked, keys, values, is_causal=True)
             found.append(seen.transpose(1, 2).flatten(0, 1)[real])
         return torch.cat(found)
 

@@ -1,4 +1,4 @@
-"""The learner of drawings: learns by the one loop, goes on bit-equal, writes what is valid, and the same bytes again."""
+"""The learner of drawings: learns by the one loop, goes on bit-equal, writes what is valid, and the same again."""
 
 from __future__ import annotations
 

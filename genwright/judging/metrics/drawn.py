@@ -47,6 +47,6 @@ def _strokes(message: Message | None) -> tuple[int, ...]:
 def _shows(message: Message | None) -> bool:
     path = picture_of(message)
     try:
-        return bool(path) and rasterise(read_svg(path), _SIDE).getchannel("A").getextrema()[1] > 127
+        return path is not None and rasterise(read_svg(path), _SIDE).getchannel("A").getextrema()[1] > 127
     except GenwrightError:
         return False
