@@ -63,9 +63,9 @@ def seed_of(request: Request) -> int:
     return random.SystemRandom().randrange(1 << 31) if request.seed is None else request.seed
 
 
-def write(picture: Any, path: Path) -> None:
-    """Save a Pillow image without metadata. Raises DataError when the file cannot be written."""
+def write(picture: Any, path: Path, *, quality: int = 90) -> None:
+    """Save a Pillow image without metadata; `quality` is of JPEG and WebP. Raises DataError when the file cannot be written."""
     try:
-        save_picture(picture, path, metadata={})
+        save_picture(picture, path, metadata={}, quality=quality)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}.", "Choose another place.") from None

@@ -29,7 +29,8 @@ from .captions import Meaning, Reader, Words
 from .checkpoint import write_safetensors
 from .dit import Dit
 from .flow_options import FlowConfig, PictureOptions
-from .painting import paint, paint_many
+from .gathering import Gathered
+from .painting import gathered, paint, paint_many
 from .picture_rows import Pictures, collate, encode, new_styles, stacked, style_number, style_of, with_room
 from .pixels import augmented, from_bytes, noise_of
 
@@ -127,6 +128,15 @@ class FlowImage:
     def generate_many(self, requests: Sequence[Request]) -> Iterator[tuple[int, Message]]:
         """Answers of many requests, those that ask for the same steps painted together."""
         return paint_many(self, requests)
+
+    def shared(self) -> Gathered:
+        """For many threads that ask at once: see `gathering`."""
+        return gathered(self)
+
+    @property
+    def answer_tokens(self) -> int:
+        """What a picture counts as: its patches."""
+        return (self.config.size // self.config.patch) ** 2
 
     # -- keeping -----------------------------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ class PictureOptions(Settings):
     )
     toward: str = Field("", max_length=10_000, description="Second prompt: the n pictures lead from the first to it")
     partial: int = Field(0, ge=0, le=20, description="Unfinished pictures to send on the way")
+    quality: int = Field(90, ge=0, le=100, description="Of JPEG and WebP files; 100 loses least and takes most bytes")
 
     @model_validator(mode="after")
     def _sound(self) -> PictureOptions:

@@ -18,10 +18,11 @@ from genwright.core.model import Request
 from genwright.media.edit import Canvas, canvas_of, finished
 
 from . import diffusion
-from .answers import answer, answer_many, seed_of, write
+from .answers import AT_ONCE, answer, answer_many, seed_of, write
 from .captions import words_of
 from .dit import Condition
 from .flow_options import PictureOptions
+from .gathering import Gathered
 from .pixels import from_bytes, noise_of, to_bytes
 
 
@@ -62,6 +63,11 @@ def paint_many(model: Any, requests: Sequence[Request]) -> Iterator[tuple[int, M
     return answer_many(requests, partial(_paintings, model), partial(_painted, model))
 
 
+def gathered(model: Any) -> Gathered:
+    """The model for many askers at once: what they ask for is painted together where it goes the same way."""
+    return Gathered(model, partial(_paintings, model), partial(_painted, model), AT_ONCE, ".png")
+
+
 def _paintings(model: Any, request: Request) -> list[Painting]:
     """What a request asks for, one entry a picture."""
     how = request.options_as(PictureOptions)
@@ -71,8 +77,9 @@ def _paintings(model: Any, request: Request) -> list[Painting]:
     if not words.strip() and not canvases:
         raise UsageError("There is nothing to paint: the request has no words.", "Say what is to be seen.")
     edited = bool(canvases) and not canvases[0].is_free
-    if edited and (how.size or len(canvases) > 1):
-        odd = "a size of its own" if how.size else "a second picture"
+    resized = edited and how.size and set(canvases[0].free.shape) != {how.size}
+    if resized or (edited and len(canvases) > 1):
+        odd = "a size of its own" if resized else "a second picture"
         raise UsageError(f"A picture with a mask or with room added cannot have {odd}.", "Leave one of them out.")
     if edited and request.out and request.out.suffix.lower() not in ("", ".png"):
         raise UsageError(f"What stays of a picture would change in a {request.out.suffix} file.", "Write a .png.")
@@ -157,6 +164,7 @@ def _written(
             picture = one.canvases[0].filled(made)
         else:
             picture = finished(made, one.how.size)
-        write(picture, path)
-        meta = {"number": one.number, "seed": one.seed, "style": one.how.style, **facts}
+        write(picture, path, quality=one.how.quality)
+        size = {"width": picture.width, "height": picture.height}
+        meta = {"number": one.number, "seed": one.seed, "style": one.how.style, **size, **facts}
         yield Part(kind="image", path=path, meta=meta)

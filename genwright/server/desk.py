@@ -17,6 +17,7 @@ from genwright.core import GenwrightError, Part, Refused, Request
 
 from .errors import Wrong
 from .link import Mailbox
+from .orders import Order
 
 if TYPE_CHECKING:
     from .fleet import Fleet
@@ -147,23 +148,23 @@ class Desk:
     _watcher: asyncio.Task[None] | None = None
 
     async def ask(
-        self, caller: Caller, model: str, request: Request, *, deadline: float | None = None
+        self, caller: Caller, model: str, asked: Request | Order, *, deadline: float | None = None
     ) -> AsyncGenerator[Part]:
         """The parts of an answer; closing it cancels the decoding. `deadline` is in seconds from now.
 
         Raises Wrong (404 unknown model, 429 full or over the limits, 503 not to be had now, 504 too late), Refused,
         and whatever the model raises; most of it before the first part.
         """
-        served = self.fleet.find(model, caller)
+        served, order = self.fleet.find(model, caller), Order.of(asked)
         loop = asyncio.get_running_loop()
         began = last = loop.time()
         visit = self._visit(caller, began + min(deadline or self.options.deadline, self.options.deadline))
         meters, name = self.meters, served.id
-        async with self.limits.turn(caller, name, _estimate(request)) as turn:
+        async with self.limits.turn(caller, name, order.chars // _AWAY + order.tokens) as turn:
             line = await self._enter(served, visit)
             meters.started(name)
             try:
-                await self._in_time(visit, self.fleet.begin(served, request, visit.box))
+                await self._in_time(visit, self.fleet.begin(served, order, visit.box))
                 line.widen(self.fleet.parallel(served))
                 get = visit.box.get
                 while (part := await get()) is not None:
@@ -184,7 +185,7 @@ class Desk:
                 visit.box.cancel()
                 self._leave(visit)
                 try:
-                    await self._last_words(visit, request)
+                    await self._last_words(visit, order)
                 finally:  # who has left may be cancelled again while they are waited for
                     turn.count(visit.prompt_tokens, visit.completion_tokens)
                     seconds = loop.time() - began
@@ -317,7 +318,7 @@ class Desk:
         except Wrong:  # the store is away for a moment
             return True
 
-    async def _last_words(self, visit: Visit, request: Request) -> None:
+    async def _last_words(self, visit: Visit, order: Order) -> None:
         """What an answer that was cut off has taken: as the worker tells, else by rule of thumb."""
         try:
             if not visit.counted and visit.box.ordered:
@@ -329,13 +330,8 @@ class Desk:
             if not visit.box.ordered:
                 visit.box.end()
             elif not visit.counted:
-                visit.prompt_tokens = sum(len(message.text) for message in request.messages) // _AWAY
+                visit.prompt_tokens = order.chars // _AWAY
                 visit.completion_tokens = visit.pieces
-
-
-def _estimate(request: Request) -> int:
-    """Tokens that a request may take, before anybody has counted."""
-    return sum(len(message.text) for message in request.messages) // _AWAY + request.max_new_tokens
 
 
 def _status(error: Exception) -> str:

@@ -24,6 +24,7 @@ from . import memory
 from .errors import Wrong
 from .house import Caller, Options
 from .link import Link, Mailbox
+from .orders import Order
 from .registry import Registry, Served
 from .seats import Seat
 from .store import Store
@@ -126,14 +127,16 @@ class Fleet:
         finally:
             box.cancel()
 
-    async def begin(self, served: Served, request: Request, box: Mailbox) -> None:
+    async def begin(self, served: Served, asked: Request | Order, box: Mailbox) -> None:
         """Order an answer; its parts arrive in the box. The model's defaults stand for what the request does not set.
 
-        Loads the model if it is not. Raises Wrong (503 …) and what loading raises; the box raises the rest.
+        Loads the model if it is not. Raises Wrong (400 for a model that gives something else, 503 …) and what loading
+        raises; the box raises the rest.
         """
         seat = self._seat(served)
         seat.check_upstream()
         link = await self._ready(served)
+        request = Order.of(asked).made(served.id, link.facts)
         if served.is_elsewhere:
             box.seen = seat.heard
         link.ask(box, _voice(served), request.model_dump(mode="json", exclude_unset=True))
@@ -189,6 +192,11 @@ class Fleet:
         """What was known of it when it was last loaded; empty before."""
         seat = self.seats.get(self._key(served))
         return seat.facts if seat else {}
+
+    def gives(self, served: Served) -> str | None:
+        """The modality of its answers: as its process said, or before it was loaded as its recipe says."""
+        found = self.facts(served).get("gives") or served.gives
+        return str(found) if found else None
 
     def parallel(self, served: Served) -> int:
         """Answers that it gives at once; 1 as long as nobody knows better."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from .outbox import sweep
 from .store import Store
 from .store.blobs import Blobs
 from .store.tables import Document, File, Upload, UploadPart, VectorFile
@@ -24,6 +25,8 @@ async def tidy(house: House, now: float, *, everything: bool = False) -> None:
     Raises Wrong (503) when the store is away.
     """
     gone = await house.store.run(_expire, now)
+    if everything:
+        await house.store.in_thread(lambda: sweep(house.options.data))
     if gone or everything:
         await house.store.in_thread(lambda: drop_blobs(house.store, house.blobs, None if everything else gone))
 

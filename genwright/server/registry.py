@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from genwright.core import Run, UsageError, did_you_mean
+from genwright.core import GenwrightError, Run, UsageError, did_you_mean
 
 from .errors import Wrong
 from .house import Caller, Entry, Options
@@ -56,6 +56,14 @@ class Served:
     def weights(self) -> str:
         """The same for all models that answer by the same weights, told apart by what they are opened with."""
         return json.dumps([self.source, dict(self.engine)], sort_keys=True, default=str)
+
+    @cached_property
+    def gives(self) -> str | None:
+        """The modality of its answers as its recipe says; None where there is none, or none that can be read."""
+        try:
+            return str(Run.open(self.source).recipe.task.thing.gives) if Run.is_run(self.source) else None
+        except GenwrightError:
+            return None
 
     @property
     def is_elsewhere(self) -> bool:

@@ -73,6 +73,8 @@ def _open(options: dict[str, Any]) -> Answers | Vectors:
     if added:
         engine = engine | {"adapters": [*own, *({"path": adapter["path"]} for adapter in added.values())]}
     plain = open_answerer(options["source"], engine=engine)
+    if share := getattr(plain.model, "shared", None):  # it answers faster together what many ask at once
+        plain = replace(plain, model=share())
     if not added:
         return Answers({"": plain})
     worn, off = [float(a.get("scale", 1.0)) for a in own], [0.0] * len(added)
@@ -210,12 +212,18 @@ class Answers:
         return bool(getattr(self.plain.model, "alive", True))
 
     def facts(self) -> dict[str, Any]:
-        """What the server wants to know of what was opened."""
-        settings = getattr(self.plain.model, "settings", None)
+        """What the server wants to know of what was opened: `gives` is the modality of its answers, `options` what
+        requests may say with what holds otherwise, `answer_tokens` what an answer that is no text counts as."""
+        model: Any = self.plain.model
+        inner, options = getattr(model, "inner", model), getattr(model, "options", None)
+        usual = {name: one.get_default(call_default_factory=True) for name, one in options.model_fields.items()
+                 } if options else {}  # fmt: skip
         return {"parallel": self.parallel, "context": self.plain.context, "name": self.plain.name,
-                "notes": list(getattr(self.plain.model, "notes", [])), "engine": type(self.plain.model).__name__,
-                "runner": type(getattr(self.plain.model, "runner", None)).__name__,
-                "threads": getattr(settings, "threads", None)}  # fmt: skip
+                "notes": list(getattr(model, "notes", [])), "engine": type(inner).__name__,
+                "runner": type(getattr(model, "runner", None)).__name__,
+                "threads": getattr(getattr(model, "settings", None), "threads", None), "gives": self.plain.gives,
+                "options": usual | dict(self.plain.options) if usual else {},
+                "answer_tokens": getattr(model, "answer_tokens", 0)}  # fmt: skip
 
     def carry_out(self, do: str, order: dict[str, Any], gone: threading.Event) -> Iterator[Said]:
         """What to say of an order. Raises whatever the model raises."""
@@ -233,7 +241,8 @@ class Answers:
 
     def _answer(self, answerer: Answerer, request: Request, gone: threading.Event) -> Iterator[Said]:
         _check_length(answerer, request)
-        watched = _Watched(answerer.model, gone)
+        each = int(getattr(answerer.model, "answer_tokens", answerer.gives != "text"))
+        watched = _Watched(answerer.model, gone, each)
         options = {name: getattr(request, name) for name in request.model_fields_set - {"messages"}}
         parts: Any = replace(answerer, model=watched).ask(request.messages, **options)
         try:
@@ -242,6 +251,8 @@ class Answers:
                     if part.text and part.meta is None and part.kind == "text" and part.path is None:
                         yield part.text
                     else:
+                        if watched.each and "finish_reason" in (part.meta or {}):
+                            part = replace(part, meta=watched.taken(answerer, request) | (part.meta or {}))
                         yield {"part": _part(part)}
         except GeneratorExit:
             if not gone.is_set():
@@ -255,14 +266,20 @@ class _Watched:
 
     model: Any
     gone: threading.Event
+    each: int = 0  # tokens that a file of an answer counts as
     pieces: int = 0
+    files: int = 0  # that are done
     said: dict[str, Any] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
 
     def generate(self, request: Request) -> Generator[Part]:
         parts = self.model.generate(request)
         try:
             for part in parts:
                 self.pieces += bool(part.text)
+                self.files += part.path is not None and "partial" not in (part.meta or {})
                 if part.meta:
                     self.said |= part.meta
                 yield part
@@ -272,9 +289,19 @@ class _Watched:
             if close := getattr(parts, "close", None):
                 close()
 
+    def _made(self, request: Request) -> float:
+        """Files of the answer, those under way as a share."""
+        share = self.said.get("progress", 0) / self.said.get("of", 1)
+        return max(self.files, share * int(request.options.get("n", 1)))
+
     def taken(self, answerer: Answerer, request: Request) -> dict[str, Any]:
         """Tokens of an answer that was not heard to its end: the model's figures, else what can be counted here."""
         prompt = self.said.get("prompt_tokens")
+        if prompt is None and self.each:  # texts by rule of thumb, files as those of answers
+            given = self.each * sum(part.path is not None for m in request.messages for part in m.parts)
+            words = sum(len(message.text) for message in request.messages)
+            done = {"prompt_tokens": given + -(-words // 4), "completion_tokens": round(self.each * self._made(request))}
+            return {"file_tokens": given, **done}
         if prompt is None:
             try:
                 prompt = len(answerer.tokens(request.messages))

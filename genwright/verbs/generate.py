@@ -43,6 +43,7 @@ from genwright.core import (
     Tell,
     UsageError,
     Verdict,
+    user,
     write_text,
 )
 from genwright.trust.ledger import Ledger
@@ -204,12 +205,15 @@ class _Hall:
     # the request
 
     def checked_request(self, request: Request) -> Request:
-        """The request as the guards let it pass. Raises Refused."""
+        """The request as the guards let it pass, words in its options too. Raises Refused."""
         self.note_request(request)
         guards = [g for g in self.guards if "request" in _sides(g)]
         if not guards:
             return request
-        return request.model_copy(update={"messages": tuple(self._message(m, guards) for m in request.messages)})
+        messages = tuple(self._message(m, guards) for m in request.messages)
+        options = {name: self._message(user(value), guards).text if value and isinstance(value, str) else value
+                   for name, value in request.options.items()}  # fmt: skip
+        return request.model_copy(update={"messages": messages, "options": options})
 
     def note_request(self, request: Request) -> None:
         plain = json.dumps([message.as_dict() for message in request.messages]).encode()

@@ -10,9 +10,8 @@ from ..errors import Wrong
 
 router = APIRouter()
 
-_LATER = "Pictures and sound are not served yet; this server answers with text."
+_LATER = "Sound and moving pictures are not served yet; this server answers with text and pictures."
 ABSENT = {
-    "images": _LATER,
     "audio": _LATER,
     "videos": _LATER,
     "realtime": _LATER,
