@@ -17,7 +17,7 @@ from .house import house_of
 from .store.blobs import Draft
 
 _MOST_PARTS = 32  # beside files
-_LARGEST_FIELD = 131_072  # bytes: a prompt of 32,000 characters in any script
+_LARGEST_FIELD = 65_536  # bytes
 _AT_ONCE = 1 << 20  # bytes that are gathered before a thread writes them
 
 
@@ -58,9 +58,11 @@ async def read_form(request: Request, *, file: str, largest: int) -> AsyncIterat
 
 
 @asynccontextmanager
-async def read_files(request: Request, most: Mapping[str, int], *, largest: int) -> AsyncIterator[Form]:
+async def read_files(
+    request: Request, most: Mapping[str, int], *, largest: int, field: int = _LARGEST_FIELD
+) -> AsyncIterator[Form]:
     """As `read_form`, for parts of several names, each with the number that may be sent; the first name must be there.
-    `name[]` is the same as `name`. `largest` is for all files together."""
+    `name[]` is the same as `name`. `largest` is for all files together, `field` bytes for each field that is none."""
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data":
@@ -69,7 +71,7 @@ async def read_files(request: Request, most: Mapping[str, int], *, largest: int)
         raise Wrong(400, "The body's Content-Type names no boundary.", code="invalid_form")
     with ExitStack() as stack:
         form = Form()
-        reading = _Reading(form, most, lambda: stack.enter_context(house_of(request).blobs.new()), largest)
+        reading = _Reading(form, most, lambda: stack.enter_context(house_of(request).blobs.new()), largest, field)
         try:
             parser = MultipartParser(boundary, reading.callbacks())  # type: ignore[arg-type]
             async with aclosing(request.stream()) as chunks:
@@ -91,8 +93,8 @@ async def read_files(request: Request, most: Mapping[str, int], *, largest: int)
 class _Reading:
     """What the parser has seen so far. Its callbacks come in the order of the bytes, and must not wait."""
 
-    def __init__(self, form: Form, most: Mapping[str, int], new: Callable[[], Draft], largest: int):
-        self.form, self.most, self.new, self.largest = form, most, new, largest
+    def __init__(self, form: Form, most: Mapping[str, int], new: Callable[[], Draft], largest: int, field: int):
+        self.form, self.most, self.new, self.largest, self.field = form, most, new, largest, field
         self.waiting: list[tuple[Draft, bytearray]] = []
         self.size = self.all = 0  # bytes that wait; of all files
         self.name, self.is_file, self.ended = "", False, False
@@ -155,8 +157,8 @@ class _Reading:
                 self.waiting.append((self.form.files[-1].draft, bytearray()))
             self.waiting[-1][1].extend(data[start:end])
             self.size += end - start
-        elif len(self.text) + end - start > _LARGEST_FIELD:
-            raise Wrong(413, f"{self.name[:100]} is larger than {_LARGEST_FIELD:,} bytes.",
+        elif len(self.text) + end - start > self.field:
+            raise Wrong(413, f"{self.name[:100]} is larger than {self.field:,} bytes.",
                         param=self.name[:100], code="too_large")  # fmt: skip
         else:
             self.text += data[start:end]

@@ -300,7 +300,10 @@ class _Watched:
         if prompt is None and self.each:  # texts by rule of thumb, files as those of answers
             given = self.each * sum(part.path is not None for m in request.messages for part in m.parts)
             words = sum(len(message.text) for message in request.messages)
-            done = {"prompt_tokens": given + -(-words // 4), "completion_tokens": round(self.each * self._made(request))}
+            done = {
+                "prompt_tokens": given + -(-words // 4),
+                "completion_tokens": round(self.each * self._made(request)),
+            }
             return {"file_tokens": given, **done}
         if prompt is None:
             try:

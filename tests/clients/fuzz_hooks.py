@@ -23,6 +23,9 @@ from openai.types import (
     CreateEmbeddingResponse,
     FileDeleted,
     FileObject,
+    ImageEditStreamEvent,
+    ImageGenStreamEvent,
+    ImagesResponse,
     Model,
     ModelDeleted,
     ModerationCreateResponse,
@@ -47,6 +50,7 @@ from openai.types.vector_stores import VectorStoreFile, VectorStoreFileBatch, Ve
 from pydantic import TypeAdapter, ValidationError
 
 MODELS = ("apprentice", "universal-sentence-encoder", "gpt-4o-mini")
+PAINTERS = ("painter", "painter", "apprentice")
 SHAPES: dict[str, Any] = {  # lists are looked at item by item
     "POST /v1/chat/completions": ChatCompletion,
     "GET /v1/chat/completions": ChatCompletion,
@@ -100,6 +104,9 @@ SHAPES: dict[str, Any] = {  # lists are looked at item by item
     "GET /v1/vector_stores/{id}/file_batches/{batch}": VectorStoreFileBatch,
     "POST /v1/vector_stores/{id}/file_batches/{batch}/cancel": VectorStoreFileBatch,
     "GET /v1/vector_stores/{id}/file_batches/{batch}/files": VectorStoreFile,
+    "POST /v1/images/generations": ImagesResponse,
+    "POST /v1/images/edits": ImagesResponse,
+    "POST /v1/images/variations": ImagesResponse,
     "POST /v1/messages": Message,
     "POST /v1/messages/count_tokens": MessageTokensCount,
     "POST /api/chat": ChatResponse,
@@ -111,6 +118,8 @@ EVENTS: dict[str, Any] = {
     "POST /v1/chat/completions": ChatCompletionChunk,
     "POST /v1/completions": Completion,
     "POST /v1/responses": ResponseStreamEvent,
+    "POST /v1/images/generations": ImageGenStreamEvent,
+    "POST /v1/images/edits": ImageEditStreamEvent,
 }
 _POOL: dict[str, list[str]] = json.loads(Path(os.environ["FUZZ_POOL"]).read_text(encoding="utf-8"))
 _NOTES = Path(os.environ["FUZZ_NOTES"])
@@ -131,8 +140,8 @@ def map_body(context: Any, body: Any) -> Any:
         return body
     body = dict(body)
     if isinstance(model := body.get("model"), str) and 0 < len(model) <= 500:
-        body["model"] = _chosen(model, MODELS)
-    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+        body["model"] = _chosen(model, PAINTERS if "/images/" in context.operation.path else MODELS)
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens", "steps"):
         if isinstance(most := body.get(name), int) and most > 32:
             body[name] = 32
     return body

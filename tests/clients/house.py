@@ -1,4 +1,5 @@
-"""House: what the real server needs to be asked by strangers: a model taught its lessons, keys, a configuration.
+"""House: what the real server needs to be asked by strangers: a model taught its lessons, one that paints, keys, a
+configuration.
 
     .venv/bin/python tests/clients/house.py FOLDER LESSONS
 
@@ -20,6 +21,7 @@ GENWRIGHT = str(Path(sys.executable).with_name("genwright"))
 def main(folder: Path, lessons: Path) -> None:
     source = str(taught(folder, lessons))
     models = [{"name": name, "source": source} for name in ("apprentice", "journeyman")]
+    models.append({"name": "painter", "source": str(painter(folder / "painter"))})
     options = {"models": models, "aliases": {"gpt-4o-mini": "apprentice"}, "data": str(folder / "data"), "port": 0}
     (folder / "serve.yaml").write_text(json.dumps(options), encoding="utf-8")  # JSON is YAML
     (folder / "keys.json").write_text(json.dumps(keys(folder / "data")), encoding="utf-8")
@@ -53,6 +55,22 @@ def taught(folder: Path, lessons: Path) -> Path:
     told("tune", folder / "recipe.yaml", "--out", run, "--quiet")
     told("export", run, "--format", "gguf", "--out", folder / "gguf", "--quiet")
     return next((folder / "gguf").rglob("*.gguf"))
+
+
+def painter(folder: Path) -> Path:
+    """A run of a tiny picture model with random weights: what it paints is noise, and quickly there."""
+    from genwright.core import Recipe, Run
+    from genwright.nn.flow import FlowImage
+    from genwright.nn.flow_options import FlowConfig
+
+    shape = {"size": 16, "patch": 8, "width": 32, "depth": 1, "heads": 2, "text_encoder": "learned", "words": 256}
+    recipe = Recipe.from_dict({
+        "name": "painter", "data": {"source": "image_folder", "path": str(folder)}, "method": "full",
+        "task": {"name": "text_to_image", "options": {"steps": 2}}, "model": {"config": shape},
+    })  # fmt: skip
+    run = Run.create(recipe, folder)
+    FlowImage(FlowConfig.model_validate(shape)).save(run.model)
+    return run.folder
 
 
 def told(*arguments: str | Path) -> None:

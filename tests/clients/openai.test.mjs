@@ -176,6 +176,31 @@ for (const name of ['openai', 'openai-next']) {
       await client.files.delete(done.file.id);
     });
 
+    test('pictures are painted, streamed, changed and varied', async () => {
+      const png = (one) => Buffer.from(one.b64_json, 'base64').subarray(1, 4).toString() === 'PNG';
+      const asked = { model: 'painter', prompt: 'a red hat' };
+      const made = await client.images.generate({ ...asked, n: 2, size: '64x64' });
+      assert.equal(made.size, '64x64');
+      assert.ok(made.data.length === 2 && made.data.every(png));
+      const events = await all(await client.images.generate({ ...asked, quality: 'max', stream: true, partial_images: 2 }));
+      assert.deepEqual(
+        events.map((event) => event.type),
+        [...Array(2).fill('image_generation.partial_image'), 'image_generation.completed'],
+      );
+      assert.ok(events.every(png));
+      assert.ok(events.at(-1).usage.total_tokens > 0);
+      const image = await toFile(Buffer.from(made.data[0].b64_json, 'base64'), 'hat.png', { type: 'image/png' });
+      assert.ok(png((await client.images.edit({ ...asked, image })).data[0]));
+      assert.ok(png((await client.images.edit({ ...asked, image: [image, image] })).data[0]));
+      const edited = await all(await client.images.edit({ ...asked, image, mask: image, stream: true }));
+      assert.equal(edited.at(-1).type, 'image_edit.completed');
+      const { url } = (await client.images.createVariation({ model: 'painter', image, response_format: 'url' })).data[0];
+      const answer = await fetch(url, { headers: { Authorization: `Bearer ${apiKey}` } });
+      assert.equal(answer.headers.get('content-type'), 'image/png');
+      assert.equal((await fetch(url)).status, 401);
+      await assert.rejects(client.images.generate({ ...asked, model }), OpenAI.BadRequestError);
+    });
+
     test('tuning jobs are listed; one that names no file is refused', async () => {
       assert.ok(Array.isArray(await all(client.fineTuning.jobs.list({ limit: 5 }))));
       const asked = { model, training_file: 'file-nobody', method: { type: 'supervised' } };

@@ -37,6 +37,7 @@ NAMED = [  # bodies that name what may be somebody else's, on paths that need no
     ("/v1/fine_tuning/jobs", {"model": "{/v1/models}", "training_file": "{/v1/files}"}),
     ("/v1/batches", {"completion_window": "24h", "endpoint": "/v1/chat/completions", "input_file_id": "{lines}"}),
     ("/v1/vector_stores", {"name": "mine now", "file_ids": ["{text}"]}),
+    ("/v1/images/generations", {"model": "{/v1/models}", "prompt": "a hat"}),
 ]  # fmt: skip
 
 

@@ -28,8 +28,11 @@ def one_of_each(server: Server, owner: str, paths: set[str]) -> dict[str, str]:
     lines = client.files.create(file=("lines.jsonl", json.dumps(LINE).encode()), purpose="batch").id
     text = client.files.create(file=("text.txt", b"The ferry leaves at seven."), purpose="assistants").id
     upload = client.uploads.create(filename="u.jsonl", purpose="batch", bytes=3, mime_type="application/jsonl").id
+    [picture] = client.images.generate(model="painter", prompt="a red hat", response_format="url").data or []
+    assert picture.url
     made = {
         "/v1/files": rows, "lines": lines, "text": text, "/v1/uploads": upload,
+        "/v1/images/files": picture.url.rpartition("/")[2],
         "part": client.uploads.parts.create(upload, data=b"{}\n").id,
         "/v1/chat/completions": client.chat.completions.create(**HELLO, store=True).id,
         "/v1/responses": client.responses.create(model="apprentice", input="Hello", max_output_tokens=16).id,

@@ -1,4 +1,4 @@
-"""Many askers of one model: who waits together is answered together, and nobody hears of others' troubles but in time."""
+"""Many askers of one model: who waits together is answered together, and who leaves holds up nobody."""
 
 from __future__ import annotations
 

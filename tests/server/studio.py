@@ -1,7 +1,7 @@
 """A whole server on a real port around a tiny picture model with random weights, and a model of words elsewhere.
 
-    with studio_in(folder) as studio:
-        client(studio.address, api_key=studio.keys["ann"]).images.generate(model="painter", prompt="a red hat")
+with studio_in(folder) as studio:
+    client(studio.address, api_key=studio.keys["ann"]).images.generate(model="painter", prompt="a red hat")
 """
 
 from __future__ import annotations
@@ -64,16 +64,16 @@ def painter(folder: Path, **config: Any) -> Path:
 @contextmanager
 def studio_in(place: Path, **options: Any) -> Iterator[Studio]:
     """Models "painter" and "words"; keys of ann and bob, who are users, and of ops, an administrator."""
-    with mock.patch.dict(os.environ, {"GENWRIGHT_HOME": str(place / "home"), "OMP_NUM_THREADS": "1"}):
-        with at_home(upstream(Script())) as far:
-            models = [
-                {"name": "words", "base_url": far, "engine": {"retries": 0}},
-                {"name": "painter", "source": str(painter(place / "run")), "engine": {"dtype": "float32"}},
-            ]  # fmt: skip
-            house = small_house(place, meters=Meters(), **{"models": models, "memory": 10**10} | options)
-            house.fleet = Fleet(house.options, house.store)
-            house.desk = Desk(house.options, house.fleet, house.keys, house.limits, house.meters)
-            roles = {"ann": ("user",), "bob": ("user",), "ops": ("user", "admin")}
-            keys = {name: house.keys.create(name, roles=role)[1] for name, role in roles.items()}
-            with at_home(create_app(house)) as address:
-                yield Studio(address, house, keys)
+    home = mock.patch.dict(os.environ, {"GENWRIGHT_HOME": str(place / "home"), "OMP_NUM_THREADS": "1"})
+    with home, at_home(upstream(Script())) as far:
+        models = [
+            {"name": "words", "base_url": far, "engine": {"retries": 0}},
+            {"name": "painter", "source": str(painter(place / "run")), "engine": {"dtype": "float32"}},
+        ]
+        house = small_house(place, meters=Meters(), **{"models": models, "memory": 10**10} | options)
+        house.fleet = Fleet(house.options, house.store)
+        house.desk = Desk(house.options, house.fleet, house.keys, house.limits, house.meters)
+        roles = {"ann": ("user",), "bob": ("user",), "ops": ("user", "admin")}
+        keys = {name: house.keys.create(name, roles=role)[1] for name, role in roles.items()}
+        with at_home(create_app(house)) as address:
+            yield Studio(address, house, keys)

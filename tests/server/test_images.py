@@ -1,4 +1,4 @@
-"""Pictures over the API: the official client reads all three paths, whole and streamed; wrong ones are told what is wrong."""
+"""Pictures over the API: the official client reads all paths, whole and streamed; bad input is told what it is."""
 
 from __future__ import annotations
 
@@ -322,7 +322,12 @@ def test_how_near_an_edit_without_mask_stays_can_be_said(ann: Any) -> None:
     given = sent(noise(SIDE, SIDE))
     found = [
         ann.images.edit(image=given, **HAT, extra_body={"seed": 1, **extra}, **more).data[0].b64_json
-        for extra, more in (({"strength": 0.4}, {}), ({}, {"input_fidelity": "high"}), ({"strength": 0.7}, {}), ({}, {}))
+        for extra, more in (
+            ({"strength": 0.4}, {}),
+            ({}, {"input_fidelity": "high"}),
+            ({"strength": 0.7}, {}),
+            ({}, {}),
+        )
     ]
     near, closely, far, plain = map(pixels, found)
     assert (near == closely).all()
@@ -402,7 +407,9 @@ def bomb() -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     head = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 9999)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 9999)) + chunk(b"IEND", b"")
+    )
 
 
 def moving() -> bytes:
@@ -423,7 +430,8 @@ MASK = sent(np.zeros((24, 24, 4), np.uint8))
     ([("image", PNG), ("mask", sent(np.full((24, 24, 4), 255, np.uint8)[:, :, :3] * 0))], 400),
     ([("mask", MASK)], 400), ([("image", PNG), ("markup", PNG)], 400),
     ([("image[]", PNG), ("image[]", PNG), ("image[]", PNG)], 400),
-    ([("image[]", PNG), ("image[]", PNG), ("mask", MASK)], 400), ([("image", PNG), ("mask", MASK), ("mask", MASK)], 400),
+    ([("image[]", PNG), ("image[]", PNG), ("mask", MASK)], 400),
+    ([("image", PNG), ("mask", MASK), ("mask", MASK)], 400),
 ])  # fmt: skip
 def test_wrong_pictures_are_told_what_is_wrong(
     studio: Studio, http: httpx.Client, files: list[tuple[str, bytes]], status: int
@@ -438,13 +446,22 @@ def test_wrong_pictures_are_told_what_is_wrong(
 @pytest.mark.parametrize("path", ["edits", "variations"])
 def test_other_kinds_of_bodies_are_turned_away(http: httpx.Client, path: str) -> None:
     assert http.post(f"/images/{path}", json=HAT).status_code == 415
-    assert http.post(f"/images/{path}", content=b"x", headers={"Content-Type": "multipart/form-data"}).status_code == 400
+    assert (
+        http.post(f"/images/{path}", content=b"x", headers={"Content-Type": "multipart/form-data"}).status_code == 400
+    )
     assert http.post("/images/generations", data=HAT).status_code == 415
-    assert http.post("/images/generations", content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
+    assert (
+        http.post("/images/generations", content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
+    )
 
 
 def test_a_form_says_the_same_as_json_would(http: httpx.Client) -> None:
-    for change, param in (({"n": "0"}, "n"), ({"size": "10x20"}, "size"), ({"seed": "x"}, "seed"), ({"odd": "1"}, "odd")):
+    for change, param in (
+        ({"n": "0"}, "n"),
+        ({"size": "10x20"}, "size"),
+        ({"seed": "x"}, "seed"),
+        ({"odd": "1"}, "odd"),
+    ):
         answer = http.post("/images/edits", data=HAT | change, files={"image": PNG})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     answer = http.post("/images/edits", data={"model": "painter"}, files={"image": PNG})
@@ -472,8 +489,8 @@ def test_models_of_words_and_of_pictures_are_told_apart(ann: Any, http: httpx.Cl
 
 def test_a_model_of_words_is_sent_no_pictures(http: httpx.Client) -> None:
     url = {"url": "data:image/png;base64,AAAA"}
-    answer = http.post("/chat/completions", json={"model": "words", "messages": [
-        {"role": "user", "content": [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": url}]}]})  # fmt: skip
+    parts = [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": url}]
+    answer = http.post("/chat/completions", json={"model": "words", "messages": [{"role": "user", "content": parts}]})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_value")
     answer = http.post("/responses", json={"model": "words", "input": [
         {"role": "user", "content": [{"type": "input_image", "image_url": url["url"]}]}]})  # fmt: skip

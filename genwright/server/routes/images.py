@@ -1,8 +1,8 @@
 """/v1/images: pictures of what words describe, changes of pictures that are sent, and variations of them.
 
-`seed`, `steps`, `guidance`, `negative` and `strength` may be said too (the client's `extra_body`), where the model knows
-them. The pictures of one request come from the seeds `seed`, `seed` + 1 …, and each tells its own. Every picture has
-its label and where it comes from in its own metadata.
+`seed`, `steps`, `guidance`, `negative` and `strength` may be said too (the client's `extra_body`), where the model
+knows them. The pictures of one request come from the seeds `seed`, `seed` + 1 …, and each tells its own. Every picture
+has its label and where it comes from in its own metadata.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ _OLD = {"auto": "medium", "standard": "medium", "hd": "high"}  # other names of 
 _STEPS = 20  # usual ones of a model that does not say
 _LARGEST = 2048  # pixels of a side: larger ones would only be blown up
 _FORM = 64_000_000  # bytes of all pictures that are sent
+_FIELD = 131_072  # bytes: a prompt of 32,000 characters in any script
 _MOST = 2  # pictures
 _LIVES = 3600  # seconds that a url is good for
 _EACH = 64  # tokens that a picture is taken for until the model has counted
@@ -150,7 +151,7 @@ async def _edited(request: Request, shape: type[Pictures], most: Mapping[str, in
     largest = min(_FORM, house.options.largest_file)
     with ExitStack() as stack:
         folder = stack.enter_context(outbox(house.options.data))
-        async with read_files(request, most, largest=largest) as form:
+        async with read_files(request, most, largest=largest, field=_FIELD) as form:
             asked = shaped(form.fields, shape, passed_over=PASSED_OVER)
             given = await asyncio.to_thread(_placed, form.files, folder)
         return await _answered(request, _Work.of(request, asked, folder, kind, given), stack)
@@ -180,9 +181,7 @@ class _Work:
     given: Sequence[Part]
 
     @classmethod
-    def of(
-        cls, request: Request, asked: Pictures, folder: Path, kind: str, given: Sequence[Part] = ()
-    ) -> _Work:
+    def of(cls, request: Request, asked: Pictures, folder: Path, kind: str, given: Sequence[Part] = ()) -> _Work:
         """Raises Wrong (400, 404) for what no model here can do."""
         work = cls(Asking.of(request, asked.model or _any(request)), asked, folder, kind, given)
         work.check()
