@@ -64,7 +64,8 @@ def seed_of(request: Request) -> int:
 
 
 def write(picture: Any, path: Path, *, quality: int = 90) -> None:
-    """Save a Pillow image without metadata; `quality` is of JPEG and WebP. Raises DataError when the file cannot be written."""
+    """Save a Pillow image without metadata; `quality` is of JPEG and WebP. Raises DataError when it cannot be
+    written."""
     try:
         save_picture(picture, path, metadata={}, quality=quality)
     except OSError as error:
