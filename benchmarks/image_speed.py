@@ -6,8 +6,8 @@
 
 Each contender is a process of its own with the same number of pinned threads. It warms up once; then, a round, each
 works in turn while the others wait, and ratios are taken within a round, so that what else the machine does hits both
-sides. On a busy machine look at the pictures a processor second, with one thread. GFLOP are those of matrix products and
-convolutions, counted in the first step; share is of what one product of 2048³ reaches here. Everything is in fp32.
+sides. On a busy machine look at the pictures a processor second, with one thread. GFLOP are those of matrix products
+and convolutions, counted in the first step; share is of what one product of 2048³ reaches here. Everything is in fp32.
 
 The pictures are drawn: coloured shapes of any place and size, named in words (ours) or by a class number (theirs).
 Diffusers' DiT is the equal network: the same width, depth, heads, patches and tokens, a product's work of each block
@@ -69,7 +69,9 @@ RATE, WARMUP, KEEP = 1e-3, 20, 0.999  # learning rate, its first steps, the shar
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer-python", default=sys.executable, help="interpreter that has the peers; this one if not told")
+    parser.add_argument(
+        "--peer-python", default=sys.executable, help="interpreter that has the peers; this one if not told"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--size", type=int, default=64, help="pixels of a side")
@@ -146,19 +148,24 @@ def play(names: list[str], args: argparse.Namespace, folder: Path, facts: dict[s
 
 def learned(names: list[str], args: argparse.Namespace, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """What each has learned within the budget: the error of the clean picture that it tells, on held-out pictures."""
-    print(f"\nAfter {args.budget:g} processor seconds of learning, {RATE:g} as the rate for all (smaller errors are better)")
+    print(f"\nHeld-out error after {args.budget:g} processor seconds of learning; the rate of both DiT is {RATE:g}")
     print(f"  {'':17} {'steps':>6} {'pictures':>9} {'CPU s':>6}" + "".join(f"   t={t}" for t in TIMES))
     found: dict[str, Any] = {}
     for name in names:
         if name in facts["missing"]:
             continue
-        with Child(f"learn-{name}", args.peer_python if CONTENDERS[name][0] == "peer" else sys.executable, folder) as one:
+        with Child(
+            f"learn-{name}", args.peer_python if CONTENDERS[name][0] == "peer" else sys.executable, folder
+        ) as one:
             found[name] = one.first
         if "error" in one.first:
             print(f"  {name:17} not measured: {one.first['error']}")
             continue
         errors = "".join(f" {one.first[f't={t}']:7.4f}" for t in TIMES)
-        print(f"  {name:17} {one.first['steps']:6} {one.first['pictures']:9} {one.first['cpu_s']:6.0f}{errors}", flush=True)
+        print(
+            f"  {name:17} {one.first['steps']:6} {one.first['pictures']:9} {one.first['cpu_s']:6.0f}{errors}",
+            flush=True,
+        )
     return found
 
 
@@ -167,7 +174,9 @@ class Child:
 
     def __init__(self, name: str, python: str, folder: Path):
         job = json.loads((folder / "job.json").read_text())
-        env = os.environ | {k: str(job["threads"]) for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        env = os.environ | {
+            k: str(job["threads"]) for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        }
         env |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
         self.errors = (folder / f"{name}.err").open("w+")
         self.process = subprocess.Popen(
@@ -385,6 +394,16 @@ def errors_of(clean: Callable[[Any, float, Any], Any], job: dict[str, Any]) -> d
         return {f"t={t}": float((clean((1 - t) * x + t * noise, t, kinds) - x).square().mean()) for t in TIMES}
 
 
+def spent(steps: Iterator[Any], budget: float) -> tuple[Any, int, float]:
+    """What the last step within the budget gave, how many there were, and the processor seconds that they took."""
+    began = time.process_time()
+    for count, one in enumerate(steps, 1):
+        used = time.process_time() - began
+        if used >= budget:
+            return one, count, used
+    raise AssertionError("steps have no end")
+
+
 # ---- ours ----------------------------------------------------------------------------------------------------------
 
 
@@ -546,8 +565,8 @@ def train_diffusers(job: dict[str, Any], name: str, turns: Turns) -> None:
 
 
 def paint_diffusers(job: dict[str, Any], name: str, turns: Turns) -> None:
-    """The loop of StableDiffusion3Pipeline on the DiT: its scheduler, its guidance, its pictures; no pipeline of diffusers
-    joins this network with this scheduler, and none paints without an autoencoder."""
+    """The loop of StableDiffusion3Pipeline on the DiT: its scheduler, its guidance, its pictures; no pipeline of
+    diffusers joins this network with this scheduler, and none paints without an autoencoder."""
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler
     from diffusers.image_processor import VaeImageProcessor
@@ -559,12 +578,13 @@ def paint_diffusers(job: dict[str, Any], name: str, turns: Turns) -> None:
     while True:
         with torch.no_grad():
             scheduler.set_timesteps(job["paint_steps"])
-            latents = torch.cat([
-                torch.randn(1, 3, job["size"], job["size"], generator=torch.Generator().manual_seed(i)) for i in range(count)
-            ])  # fmt: skip
+            seeds = [torch.Generator().manual_seed(number) for number in range(count)]
+            latents = torch.cat([torch.randn(1, 3, job["size"], job["size"], generator=one) for one in seeds])
             for t in scheduler.timesteps:
                 given = torch.cat([latents] * 2) if guided else latents
-                told = model(hidden_states=given, timestep=t.expand(len(given)), class_labels=labels, return_dict=False)[0]
+                told = model(
+                    hidden_states=given, timestep=t.expand(len(given)), class_labels=labels, return_dict=False
+                )[0]
                 if guided:
                     with_label, without = told.chunk(2)
                     told = without + 3.0 * (with_label - without)
@@ -575,18 +595,15 @@ def paint_diffusers(job: dict[str, Any], name: str, turns: Turns) -> None:
 
 
 def learn_diffusers(job: dict[str, Any], name: str) -> dict[str, Any]:
-    model, steps = their_dit(job), 0
-    began = time.process_time()
-    for average in diffusers_steps(job, model):
-        steps += 1
-        used = time.process_time() - began
-        if used >= job["budget"]:
-            break
+    model = their_dit(job)
+    average, steps, used = spent(diffusers_steps(job, model), job["budget"])
     average.copy_to(model.parameters())
     model.eval()
 
     def clean(z: Any, t: float, kinds: Any) -> Any:
-        velocity = model(hidden_states=z, timestep=z.new_full((len(z),), 1000 * t), class_labels=kinds, return_dict=False)[0]
+        velocity = model(
+            hidden_states=z, timestep=z.new_full((len(z),), 1000 * t), class_labels=kinds, return_dict=False
+        )[0]
         return z - t * velocity
 
     return {"steps": steps, "pictures": steps * job["batch"], "cpu_s": used} | errors_of(clean, job)
@@ -646,13 +663,7 @@ def paint_unet(job: dict[str, Any], name: str, turns: Turns) -> None:
 
 def learn_unet(job: dict[str, Any], name: str) -> dict[str, Any]:
     """It is not told what is to be seen, as it ships; its error is that of the time with as much noise."""
-    diffusion, steps = their_unet(job), 0
-    began = time.process_time()
-    for average in unet_steps(job, diffusion):
-        steps += 1
-        used = time.process_time() - began
-        if used >= job["budget"]:
-            break
+    average, steps, used = spent(unet_steps(job, their_unet(job)), job["budget"])
     model = average.ema_model.eval()
 
     def clean(z: Any, t: float, kinds: Any) -> Any:

@@ -1,6 +1,7 @@
 """Kill -9 a tuning again and again, and compare where it ends with one that was left alone (R14, R21).
 
     python benchmarks/reliability/kill_resume.py --kills 20 --method both --seed 0
+    python benchmarks/reliability/kill_resume.py --kills 10 --method pictures
 
 Every second kill falls at a random moment, the others while a checkpoint or the model is being written. Compared: the
 loss of every step as a hex float, the digest of the rows of every step, the sha256 of the final weights. Exit 1 on any
@@ -23,7 +24,7 @@ from product import kill, polled, start, step_facts, table, tune_here, weight_ha
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="kills for each method")
-    parser.add_argument("--method", choices=["lora", "full", "both"], default="both")
+    parser.add_argument("--method", choices=["lora", "full", "both", "pictures"], default="both")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=80)
     options = parser.parse_args()

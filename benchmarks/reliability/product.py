@@ -23,9 +23,19 @@ class Prepared:
 
 
 def make_recipe(method: str, seed: int, **train: Any) -> Any:
-    """LoRA on a small Llama, or all weights of a small GPT-2, both random; dropout so that random numbers matter."""
+    """LoRA on a small Llama, or all weights of a small GPT-2, both random; dropout so that random numbers matter. Or
+    `pictures`: a small flow_image, with changed pictures and an average of its weights."""
     from genwright.core import Recipe
 
+    if method == "pictures":
+        settings = {"rows_per_batch": 8, "tokens_per_pass": 96, "learning_rate": 2e-3, "max_steps": 80, "epochs": 1000,
+                    "ema": 0.95, "checkpoint_every": 3, "evaluate_every": 20, "threads": 1, "dropout": 0.1}  # fmt: skip
+        shape = {"size": 16, "patch": 4, "width": 32, "depth": 2, "heads": 2, "text_encoder": "learned", "words": 256}
+        return Recipe.from_dict(
+            {"name": method, "seed": seed, "data": {"source": "image_folder", "path": "pictures"}, "method": "full",
+             "task": "text_to_image", "model": {"config": shape}, "objective": {"name": "flow", "augment": 0.5},
+             "train": settings | train}
+        )  # fmt: skip
     chosen = {"name": "lora", "rank": 8, "dropout": 0.1} if method == "lora" else method
     settings = {"tokens_per_batch": 256, "tokens_per_pass": 128, "learning_rate": 2e-3, "max_steps": 80, "epochs": 100,
                 "checkpoint_every": 3, "evaluate_every": 20, "threads": 1, "weight_decay": 0.01} | train  # fmt: skip
@@ -47,6 +57,26 @@ def make_rows() -> Prepared:
     return Prepared(Dataset(rows[8:]), Dataset(rows[:8]))
 
 
+def make_pictures(folder: Path) -> Prepared:
+    """Squares of 24 colours and places, named in words, as files in `folder`."""
+    from PIL import Image
+
+    from genwright.core import Dataset, Example, Part, assistant, user
+
+    folder.mkdir(exist_ok=True)
+    colours = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (30, 60, 210), "black": (10, 10, 10)}
+    rows = []
+    for colour, rgb in colours.items():
+        for number in range(6):
+            path, picture = folder / f"{colour}-{number}.png", Image.new("RGB", (16, 16), "white")
+            picture.paste(rgb, (2 * number, 10 - 2 * number, 2 * number + 6, 16 - 2 * number))
+            if not path.exists():
+                picture.save(path)
+            words = f"a {colour} square at place {number}"
+            rows.append(Example((user(words), assistant(Part("image", path=path)))))
+    return Prepared(Dataset(rows[4:]), Dataset(rows[:4]))
+
+
 def tune_here(folder: str, method: str, seed: int, train: dict[str, Any]) -> None:
     """The child's work: what `genwright tune` does once the data is prepared."""
     from genwright.core import GenwrightError, Run
@@ -54,7 +84,8 @@ def tune_here(folder: str, method: str, seed: int, train: dict[str, Any]) -> Non
 
     recipe = make_recipe(method, seed, **train)
     try:
-        tune(recipe, Run.create(recipe, folder), make_rows())
+        prepared = make_pictures(Path(folder).with_name("pictures")) if method == "pictures" else make_rows()
+        tune(recipe, Run.create(recipe, folder), prepared)
     except GenwrightError as error:
         Path(folder, "error.txt").write_text(f"{error.message}\n{error.hint}\n")
         raise SystemExit(error.exit_code) from None

@@ -16,8 +16,8 @@ class Settings(Base):
     config: FlowConfig | None = Field(
         None, description="Random weights by this: {size: 64, patch: 8, width: 256, depth: 8, …}"
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Precision of painting; auto is bfloat16 where the machine has it"
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto", description="Precision of painting; auto is bfloat16 where the machine has it, else float32; or int8"
     )
 
 

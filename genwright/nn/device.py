@@ -33,7 +33,7 @@ def choose_device(name: str) -> torch.device:
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """`auto` is bfloat16 where the machine multiplies it in hardware, else float32."""
     if name != "auto":
-        return torch.bfloat16 if name == "bfloat16" else torch.float32
+        return {"bfloat16": torch.bfloat16, "int8": torch.int8}.get(name, torch.float32)
     return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
 
 

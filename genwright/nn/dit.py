@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .dit_fused import gated, looked, modulated
+from .int8 import Int8Linear
 from .pixels import AUGMENTS
 
 
@@ -92,7 +93,13 @@ class Dit(nn.Module):
         return x if self.seams is None else x + self.seams(x)
 
     def in_dtype(self, dtype: torch.dtype) -> None:
-        """Keep the large weights in `dtype`, for answering: what autocast would do at every call, done once."""
+        """Keep the large weights in `dtype`, for answering: what autocast would do at every call, done once. With int8
+        the blocks multiply whole numbers (nn/int8.py)."""
+        if dtype == torch.int8:
+            for block in self.blocks:
+                for name in ("qkv", "proj", "up", "down"):
+                    setattr(block, name, Int8Linear(getattr(block, name)))
+            return
         self.patches.to(dtype)
         for block in self.blocks:
             for layer in (block.qkv, block.proj, block.up, block.down):

@@ -18,21 +18,40 @@ EPS = 1e-6
 
 def modulated(h: Tensor, shift: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """rms_norm(h) · (1 + scale) + shift in `dtype`; h (B, T, d), shift and scale (B, 1, d)."""
+    if not torch.is_grad_enabled():
+        normed = h * _rms(h)
+        return torch.addcmul(shift, normed, 1 + scale, out=normed).to(dtype)
     found: Tensor = _Modulated.apply(h, shift, scale, dtype)
     return found
 
 
 def looked(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, heads: int) -> Tensor:
     """Attention of every token to every other, (B, T, d), from (B, T, 3 d); queries and keys RMS-normed a head and
-    scaled by weights (d / heads,)."""
+    scaled by weights (d / heads,). Without gradients `qkv` is used up."""
+    if not torch.is_grad_enabled() and qkv.dtype == torch.float32:
+        return _looked_in_place(qkv, q_weight, k_weight, heads)
     found: Tensor = _Looked.apply(qkv, q_weight, k_weight, heads)
     return found
 
 
 def gated(both: Tensor) -> Tensor:
-    """silu(a) · b of the halves of (…, 2 h)."""
+    """silu(a) · b of the halves of (…, 2 h). Without gradients `both` is used up."""
+    if not torch.is_grad_enabled():
+        a, b = both.chunk(2, -1)
+        return F.silu(a, inplace=True).mul_(b)
     found: Tensor = _Gated.apply(both)
     return found
+
+
+def _looked_in_place(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, heads: int) -> Tensor:
+    """For answering: nothing is copied, and one weight, on the queries, does for both."""
+    b, t, three = qkv.shape
+    parts = qkv.view(b, t, 3, heads, three // 3 // heads)
+    both = parts[:, :, :2]
+    both.mul_(_rms(both))
+    parts[:, :, 0].mul_(q_weight * k_weight)
+    q, k, v = parts.permute(2, 0, 3, 1, 4).unbind()
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, t, three // 3)
 
 
 class _Modulated(Function):

@@ -146,14 +146,15 @@ class FlowImage:
 
     @contextmanager
     def answering(self) -> Iterator[Any]:
-        """The network to ask, without gradients: with its blocks in `dtype`, cast once for these weights."""
+        """The network to ask, without gradients: with its blocks in `dtype`, cast once for these weights. int8 is for
+        CPUs; elsewhere it is float32."""
         learning = self.module.training
         self.module.eval()
         state = tuple((p.data_ptr(), p._version) for p in self.module.parameters())
         if self._cast is None or self._cast[0] != state:
             module = self.module
-            if self.dtype != torch.float32:
-                module = copy.deepcopy(module).requires_grad_(False)
+            if self.dtype != torch.float32 and (self.dtype != torch.int8 or self.device.type == "cpu"):
+                module = _merged(module).requires_grad_(False)
                 module.in_dtype(self.dtype)
             self._cast = (state, module)
         try:
@@ -181,10 +182,7 @@ class FlowImage:
         """Weights in float32, config.json (shape and styles) and genwright.json, into an existing or new folder. What
         an adapter has learned is in the weights."""
         folder.mkdir(parents=True, exist_ok=True)
-        module: Any = self.module
-        if hasattr(module, "merge_and_unload"):
-            module = copy.deepcopy(module).merge_and_unload()
-        write_safetensors(folder / "model.safetensors", module.state_dict())
+        write_safetensors(folder / "model.safetensors", _merged(self.module).state_dict())
         facts = {"model_type": self.engine, **self.config.model_dump(mode="json"), "styles": list(self.styles)}
         (folder / "config.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         facts = {"engine": self.engine, "method": self.method, "base": self.base_reference}
@@ -211,3 +209,9 @@ class FlowImage:
     def style_number(self, name: str) -> int:
         """From 1, and 0 for any. Raises UsageError for a style that was not learned."""
         return style_number(name, self.styles)
+
+
+def _merged(module: Any) -> Any:
+    """A copy in which what an adapter has learned is in the weights."""
+    module = copy.deepcopy(module)
+    return module.merge_and_unload() if hasattr(module, "merge_and_unload") else module

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from genwright.nn.dit_fused import gated, looked, modulated
+from genwright.nn.int8 import Int8Linear
 
 
 def numbers(*shape, seed=0):
@@ -49,6 +50,25 @@ def test_the_value_and_every_slope_are_those_of_the_plain_operations(name):
 def test_numerical_slopes_agree(name):
     fused, _, given, more = CASES[name]
     assert torch.autograd.gradcheck(lambda *x: fused(*x, *more), given)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_without_gradients_the_value_is_the_same(name):
+    fused, plain, given, more = CASES[name]
+    given = [x.detach().float() for x in given]
+    more = [torch.float32 if one is torch.float64 else one for one in more]
+    expected = plain(*given, *more)
+    with torch.no_grad():
+        found = fused(*(x.clone() for x in given), *more)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_int8_is_nearly_the_layer_it_stands_for():
+    layer = torch.nn.Linear(64, 48)
+    x = numbers(2, 32, 64).detach().float()
+    with torch.no_grad():
+        found, expected = Int8Linear(layer)(x), layer(x)
+    assert (found - expected).square().mean() < 1e-3 * expected.square().mean()
 
 
 def test_bfloat16_goes_in_and_out_and_sums_stay_wide():

@@ -29,6 +29,7 @@ from genwright.engines import flow_image
 from genwright.nn.dit import patchify, unpatchify
 from genwright.nn.flow import FlowImage
 from genwright.nn.flow_options import FlowConfig, PictureOptions
+from genwright.nn.int8 import Int8Linear
 from genwright.nn.loop import fit
 from genwright.nn.pixels import augmented, noise_of, to_bytes
 
@@ -286,13 +287,15 @@ def test_closing_stops_between_steps(taught: FlowImage) -> None:
     assert len(calls) == 2, "one step of Heun"
 
 
-def test_bfloat16_paints_nearly_the_same(taught: FlowImage) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+def test_fewer_bits_paint_nearly_the_same(taught: FlowImage, dtype: torch.dtype) -> None:
     plain = ask(taught, steps=8, guidance=1.0)[0]
-    taught.dtype, taught._cast = torch.bfloat16, None
+    taught.dtype, taught._cast = dtype, None
     cast = ask(taught, steps=8, guidance=1.0)[0]
     with taught.answering() as module:
         assert module is not taught.module
-        assert module.blocks[0].qkv.weight.dtype == torch.bfloat16
+        layer = module.blocks[0].qkv
+        assert isinstance(layer, Int8Linear) if dtype == torch.int8 else layer.weight.dtype == dtype
         kept = module
     with taught.answering() as module:
         assert module is kept, "cast once for these weights"
@@ -392,9 +395,11 @@ def test_an_adapter_learns_and_is_kept_in_the_weights(taught: FlowImage, tmp_pat
     fit(learner, Dataset(train), Dataset(), objective=choose("objectives", "flow"), settings=TRAIN, seed=3,
         folder=tmp_path / "run")  # fmt: skip
     learner.save(tmp_path / "tuned")
-    again = flow_image.load(tmp_path / "tuned", flow_image.Settings(dtype="float32"))
-    one, other, before = (pixels(ask(m)[0]).astype(int) for m in (learner, again, taught))
+    again, few = (flow_image.load(tmp_path / "tuned", flow_image.Settings(dtype=d)) for d in ("float32", "int8"))
+    one, other, before, quick = (pixels(ask(m)[0]).astype(int) for m in (learner, again, taught, few))
     assert abs(one - other).max() <= 1
+    learner.dtype, learner._cast = torch.int8, None
+    assert abs(quick - pixels(ask(learner)[0])).mean() < 0.5, "the adapter answers too"
     assert abs(one - before).max() > 3
 
 
@@ -420,9 +425,10 @@ def test_what_is_no_model_of_ours_is_said(taught: FlowImage, tmp_path: Path) -> 
 
 def test_the_precision_of_painting_is_set() -> None:
     kinds = {
-        d: flow_image.load(None, flow_image.Settings(config=CONFIG, dtype=d)).dtype for d in ("float32", "bfloat16")
+        d: flow_image.load(None, flow_image.Settings(config=CONFIG, dtype=d)).dtype
+        for d in ("float32", "bfloat16", "int8")
     }
-    assert kinds == {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    assert kinds == {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 def test_untuned_is_as_it_was(tmp_path: Path) -> None:
