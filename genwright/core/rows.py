@@ -3,7 +3,7 @@
 Known: OpenAI `messages`, ShareGPT `conversations`, Alpaca `instruction/input/output`, `prompt`/`completion`
 (also `question`/`answer`, `source`/`target`), plain `text` (with `label` for classification) and preference rows
 `chosen`/`rejected` (OpenAI's `input`, `preferred_output`/`non_preferred_output`). `images` and `audios` are put where
-`<image>` and `<audio>` stand in the words. Where the answer is to be a picture, `image` is the answer, and the words
+`<image>` and `<audio>` stand in the words; plain `text` beside a file is what is to be said of it. Where the answer is to be a picture, `image` is the answer, and the words
 (`caption`, `captions`, `prompt`, `text` …), `input_image` and `mask_image` are the question. A file is a path or holds
 its own bytes, alone or as `datasets` has them: {"bytes": …, "path": …}.
 """
@@ -226,7 +226,8 @@ def _part(part: Any, number: int) -> Part:
 
 
 def _with_files(messages: tuple[Message, ...], fields: dict[str, Any]) -> tuple[Message, ...]:
-    """Put each file where its `<image>` or `<audio>` stands; without such words, before the first question."""
+    """Put each file where its `<image>` or `<audio>` stands; without such words, before the first question
+    (plain words are said of the files)."""
     for name, kind in _FILES.items():
         given = fields.get(name)
         if not given:
@@ -238,6 +239,8 @@ def _with_files(messages: tuple[Message, ...], fields: dict[str, Any]) -> tuple[
             raise ValueError(f"`{name}` has {len(found)} files but the words have {marked} {sign}")
         if marked:
             messages = tuple(Message(m.role, tuple(_filled(m.parts, sign, files))) for m in messages)
+        elif len(messages) == 1:
+            messages = (Message("user", tuple(found)), *messages)
         else:
             first = next((i for i, m in enumerate(messages) if m.role == "user"), 0)
             asked = Message(messages[first].role, (*files, *messages[first].parts))

@@ -1,0 +1,273 @@
+"""Sound: opened within limits, resampled, written whole, drawn as a wave and as a spectrogram.
+
+What comes from outside is looked at in this order: how many bytes, which format, what the header claims of rate, channels
+and length; only then is it decoded, in blocks, and no further than is allowed: a header may lie.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genwright.core.errors import DataError, MissingExtra, UsageError
+from genwright.core.run import write_bytes
+
+# Suffix -> libsndfile's format and subtype for writing.
+WRITES = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".mp3": ("MP3", "MPEG_LAYER_III"),
+          ".ogg": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS")}  # fmt: skip
+_SUFFIXES = {"WAV": ".wav", "WAVEX": ".wav", "RF64": ".wav", "FLAC": ".flac", "MP3": ".mp3", "OGG": ".ogg",
+             "AIFF": ".aiff", "AU": ".au", "CAF": ".caf", "W64": ".w64"}  # fmt: skip
+OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
+_BLOCK = 1 << 16  # frames decoded at once
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a sound from outside may be."""
+
+    seconds: float = 600.0
+    bytes: int = 128_000_000
+    channels: int = 8
+    rates: tuple[int, int] = (1_000, 384_000)
+
+
+LIMITS = Limits()
+
+
+class TooLong(DataError):
+    """More bytes, seconds or channels than the limits allow."""
+
+    status = 413
+
+
+@dataclass(frozen=True)
+class Sound:
+    """`samples` float32 (frames, channels) from -1 to 1, `rate` in frames a second."""
+
+    samples: Any
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
+
+    @property
+    def channels(self) -> int:
+        return int(self.samples.shape[1])
+
+    def mono(self) -> Sound:
+        """One channel: the mean of all."""
+        return self if self.channels == 1 else Sound(self.samples.mean(1, keepdims=True), self.rate)
+
+    def at(self, rate: int) -> Sound:
+        """Resampled (soxr, very high quality); the same object at its own rate."""
+        if rate == self.rate or not len(self.samples):
+            return self if rate == self.rate else Sound(self.samples, rate)
+        return Sound(_soxr().resample(self.samples, self.rate, rate, quality="VHQ").astype("float32"), rate)
+
+
+def sound_of(samples: Any, rate: int) -> Sound:
+    """A sound of an array (frames,) or (frames, channels): float from -1 to 1, or 16-bit integers."""
+    import numpy as np
+
+    found = np.asarray(samples)
+    if found.dtype == np.int16:
+        found = found.astype(np.float32) / 32768
+    found = found.astype(np.float32, copy=False)
+    return Sound(found[:, None] if found.ndim == 1 else found, int(rate))
+
+
+def open_sound(source: Path | bytes, *, limits: Limits = LIMITS) -> Sound:
+    """A file's sound as it is. Raises TooLong, or DataError: not there, no sound that libsndfile reads, damaged, empty,
+    or with a rate or a number of channels that cannot be."""
+    import numpy as np
+
+    name = str(source) if isinstance(source, Path) else "The sound"
+    with _opened(source, name, limits) as file:
+        most = int(limits.seconds * file.samplerate)
+        blocks: list[Any] = []
+        count = 0
+        try:
+            while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+                blocks.append(block)
+                count += len(block)
+                if count > most:
+                    raise _too_long(name, limits)
+        except _soundfile().LibsndfileError as error:
+            raise DataError(f"{name} is damaged: {error.error_string}", "Get it again, or leave it out.") from None
+        if count < file.frames and file.format != "MP3":  # whose length is a guess
+            raise DataError(
+                f"{name} is cut off: {count:,} of {file.frames:,} frames are there.", "Get it again, or leave it out."
+            )
+        if not count:
+            raise DataError(f"{name} holds no sound: it is 0 seconds long.", "Leave it out.")
+        samples = np.concatenate(blocks)
+        if not np.isfinite(samples).all():
+            raise DataError(f"{name} is damaged: it holds numbers that are none.", "Get it again, or leave it out.")
+        return Sound(samples, file.samplerate)
+
+
+def sound_facts(source: Path | bytes, *, limits: Limits = LIMITS) -> dict[str, Any]:
+    """{"seconds", "rate", "channels", "suffix"} as the header claims, with the limits checked; nothing is decoded."""
+    name = str(source) if isinstance(source, Path) else "The sound"
+    with _opened(source, name, limits) as file:
+        suffix = ".opus" if file.subtype == "OPUS" else _SUFFIXES.get(file.format, ".wav")
+        return {"seconds": file.frames / file.samplerate, "rate": file.samplerate, "channels": file.channels,
+                "suffix": suffix}  # fmt: skip
+
+
+def save_sound(sound: Sound, path: Path) -> Path:
+    """Write it as the suffix says (`WRITES`), whole or not at all. Raises what `encoded` raises; OSError when the file
+    cannot be written."""
+    data = encoded(sound, path.suffix)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, data)
+    return path
+
+
+def encoded(sound: Sound, suffix: str) -> bytes:
+    """The bytes of a file of that kind: 16 bits (.wav, .flac), .mp3, .ogg (Vorbis), .opus, or bare little-endian 16-bit
+    samples (.pcm). What is louder than full scale is clipped. Opus gets the next rate that it knows.
+
+    Raises UsageError for another suffix.
+    """
+    import numpy as np
+
+    suffix = suffix.lower()
+    if suffix == ".pcm":
+        return (np.clip(sound.samples, -1, 1) * 32767).round().astype("<i2").tobytes()
+    if suffix not in WRITES:
+        known = ", ".join(WRITES)
+        raise UsageError(f"Sound cannot be written as {suffix or 'a file without suffix'}.", f"Write one of {known}.")
+    if suffix == ".opus":
+        sound = sound.at(next((rate for rate in OPUS_RATES if rate >= sound.rate), OPUS_RATES[-1]))
+    kind, coding = WRITES[suffix]
+    out = io.BytesIO()
+    with _soundfile().SoundFile(out, "w", sound.rate, sound.channels, coding, format=kind) as file:
+        for start in range(0, len(sound.samples), _BLOCK):  # libsndfile's Vorbis overflows its stack on long writes
+            file.write(np.clip(sound.samples[start : start + _BLOCK], -1, 1))
+    return out.getvalue()
+
+
+def joined(sounds: list[Sound], *, pause: float = 0.0) -> Sound:
+    """Sounds of one rate and number of channels, one after the other, with `pause` seconds of silence between."""
+    import numpy as np
+
+    silence = np.zeros((round(pause * sounds[0].rate), sounds[0].channels), np.float32)
+    pieces = [piece for sound in sounds for piece in (silence, sound.samples)][1:]
+    return Sound(np.concatenate(pieces), sounds[0].rate)
+
+
+# -- looks -------------------------------------------------------------------------------------------------------------
+
+
+def peaks(sound: Sound, columns: int) -> Any:
+    """(columns, 2) least and greatest sample of each column of a drawing; zeros where there is no sound."""
+    import numpy as np
+
+    wave = sound.mono().samples[:, 0]
+    found = np.zeros((columns, 2), np.float32)
+    if len(wave):
+        edges = np.linspace(0, len(wave), columns + 1).astype(int)
+        for column, (start, end) in enumerate(zip(edges, np.maximum(edges[1:], edges[:-1] + 1), strict=False)):
+            piece = wave[start:end] if start < len(wave) else wave[-1:]
+            found[column] = piece.min(), piece.max()
+    return found
+
+
+def log_mel(sound: Sound, *, bands: int = 80, window: int = 400, hop: int = 160) -> Any:
+    """Log10 power in mel bands, float32 (frames, bands), floor 1e-10; Slaney's mel scale with his normalisation, a
+    periodic Hann window, reflected edges, as librosa and Whisper have it."""
+    import numpy as np
+
+    wave = sound.mono().samples[:, 0].astype(np.float64)
+    if len(wave) <= window // 2:
+        wave = np.pad(wave, (0, window // 2 + 1 - len(wave)))
+    wave = np.pad(wave, window // 2, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(wave, window)[::hop]
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    power = np.abs(np.fft.rfft(frames * hann, axis=1)) ** 2
+    found: Any = np.log10(np.maximum(power @ mel_filters(sound.rate, window, bands).T, 1e-10))
+    return found.astype(np.float32)
+
+
+def mel_filters(rate: int, window: int, bands: int) -> Any:
+    """(bands, window // 2 + 1) triangles of equal area, from 0 Hz to half the rate (Slaney 1998)."""
+    import numpy as np
+
+    def to_mel(hertz: Any) -> Any:
+        return np.where(hertz < 1000, hertz * 3 / 200, 15 + np.log(np.maximum(hertz, 1000) / 1000) * 27 / math.log(6.4))
+
+    def to_hertz(mel: Any) -> Any:
+        return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * math.log(6.4) / 27))
+
+    bins = np.fft.rfftfreq(window, 1 / rate)
+    edges = to_hertz(np.linspace(0, to_mel(np.float64(rate / 2)), bands + 2))
+    widths = np.diff(edges)
+    slopes = edges[:, None] - bins
+    triangles = np.maximum(0, np.minimum(-slopes[:-2] / widths[:-1, None], slopes[2:] / widths[1:, None]))
+    return triangles * (2 / (edges[2:] - edges[:-2]))[:, None]
+
+
+# -- libraries ---------------------------------------------------------------------------------------------------------
+
+
+def _opened(source: Path | bytes, name: str, limits: Limits) -> Any:
+    """A file of soundfile whose header keeps to the limits."""
+    size = _size(source, name)
+    if size > limits.bytes:
+        raise TooLong(f"{name} has {size:,} bytes, more than the {limits.bytes:,} that are allowed.", "Cut it.")
+    library = _soundfile()
+    try:
+        file = library.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source))
+    except (library.LibsndfileError, TypeError, ValueError) as error:
+        said = getattr(error, "error_string", str(error)).rstrip(".")
+        raise DataError(
+            f"{name} is no sound that can be read: {said}.", "WAV, FLAC, MP3, OGG, Opus and AIFF are read; convert it."
+        ) from None
+    try:
+        low, high = limits.rates
+        if not low <= file.samplerate <= high:
+            raise DataError(f"{name} claims {file.samplerate:,} samples a second.", f"From {low:,} to {high:,} can be.")
+        if file.channels > limits.channels:
+            raise TooLong(f"{name} has {file.channels:,} channels, more than {limits.channels}.", "Mix it down.")
+        if file.frames > limits.seconds * file.samplerate:
+            raise _too_long(name, limits)
+    except DataError:
+        file.close()
+        raise
+    return file
+
+
+def _size(source: Path | bytes, name: str) -> int:
+    if isinstance(source, bytes):
+        return len(source)
+    try:
+        if not source.is_file():
+            raise DataError(f"There is no file {name}.", "Look at its name.")
+        return source.stat().st_size
+    except OSError as error:
+        raise DataError(f"{name} cannot be read: {error.strerror}.", "Look at its permissions.") from None
+
+
+def _too_long(name: str, limits: Limits) -> TooLong:
+    return TooLong(f"{name} is longer than {limits.seconds:g} seconds.", "Cut it into pieces.")
+
+
+def _soundfile() -> Any:
+    try:
+        import soundfile
+    except ImportError:
+        raise MissingExtra("soundfile", "audio") from None
+    return soundfile
+
+
+def _soxr() -> Any:
+    try:
+        import soxr
+    except ImportError:
+        raise MissingExtra("soxr", "audio") from None
+    return soxr
