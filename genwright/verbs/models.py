@@ -41,7 +41,7 @@ class Located:
     """
 
     path: Path
-    kind: Literal["run", "hf", "gguf"]
+    kind: Literal["run", "hf", "gguf", "files"]
     card: Card | None
     sha256: str
     source: str = ""
@@ -192,6 +192,8 @@ def _card(card: Card, may_fetch: bool, accept: Accept, tell: Tell) -> Located:
     if card.format == "hf":
         weights_in(card.folder)
         return Located(card.folder, "hf", card, _together([f.sha256 for f in card.files]), card.name)
+    if card.format == "files":  # what they are only the card's engine knows; their hashes are all that is asked
+        return Located(card.folder, "files", card, _together([f.sha256 for f in card.files]), card.name)
     path = card.folder / card.files[0].name
     check_weights(path)
     return Located(path, "gguf", card, card.files[0].sha256, card.name)

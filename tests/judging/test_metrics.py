@@ -44,7 +44,7 @@ def test_the_examples_in_the_docstrings_hold(name):
 
 
 ANSWERS = ["bleu", "chrf", "ter", "rouge", "exact_match", "f1", "accuracy", "macro_f1", "length", "distinct",
-           "self_bleu", "copy_rate"]  # fmt: skip
+           "self_bleu", "copy_rate", "wer", "cer"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -57,7 +57,7 @@ def test_odd_answers_are_scored_and_never_stop_a_metric(name, said):
 
 
 PERFECT = {"bleu": 100, "chrf": 100, "ter": 0, "rouge": 100, "exact_match": 1, "f1": 1, "accuracy": 1, "macro_f1": 1,
-           "length": 1}  # fmt: skip
+           "length": 1, "wer": 0, "cer": 0}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PERFECT)
@@ -346,3 +346,12 @@ def test_the_references_own_rate_is_the_floor_and_chinese_goes_by_character():
 
 def test_answers_shorter_than_the_run_copy_nothing():
     assert judge("copy_rate", pairs(("short", "x")), {"train": Dataset()}).value == 0
+
+
+def test_word_and_character_errors_by_hand():
+    told = pairs(("the hat sat down", "The cat sat."), ("我 们走", "我们走了"))
+    assert judge("wer", told).value == pytest.approx((2 + 1) / (3 + 4))
+    assert judge("wer", told, normalize=False).value == pytest.approx((4 + 1) / (3 + 4))
+    assert judge("cer", told).value == pytest.approx((1 + 4 + 1) / (9 + 4))
+    assert judge("cer", told, normalize=False).value == pytest.approx((1 + 1 + 4 + 1) / (10 + 4))
+    assert judge("wer", pairs(("and then some more", "and"))).value == 3

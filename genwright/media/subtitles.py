@@ -1,0 +1,65 @@
+"""Subtitles: segments of speech as SubRip (.srt) and WebVTT (.vtt), written and read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from genwright.core.errors import DataError
+
+_TIMES = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{2})[,.](\d{1,3})\s*-->\s*(?:(\d+):)?(\d{1,2}):(\d{2})[,.](\d{1,3})")
+
+
+def srt(segments: Iterable[Mapping[str, Any]]) -> str:
+    """Of {"start", "end" (seconds), "text"}.
+
+    >>> print(srt([{"start": 0.0, "end": 1.5, "text": " Hello."}]), end="")
+    1
+    00:00:00,000 --> 00:00:01,500
+    Hello.
+    <BLANKLINE>
+    """
+    return "".join(
+        f"{number}\n{_clock(one['start'], ',')} --> {_clock(one['end'], ',')}\n{_words(one)}\n\n"
+        for number, one in enumerate(segments, 1)
+    )
+
+
+def vtt(segments: Iterable[Mapping[str, Any]]) -> str:
+    """The same as WebVTT (W3C)."""
+    cues = (f"{_clock(one['start'], '.')} --> {_clock(one['end'], '.')}\n{_words(one)}\n\n" for one in segments)
+    return "WEBVTT\n\n" + "".join(cues)
+
+
+def read_subtitles(text: str) -> list[dict[str, Any]]:
+    """The cues of either format in order of time. Raises DataError where there is none, or one ends before it begins."""
+    found: list[dict[str, Any]] = []
+    for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
+        lines = block.strip().split("\n")
+        at = next((k for k, line in enumerate(lines) if _TIMES.search(line)), None)
+        if at is None:
+            continue
+        times = _TIMES.search(lines[at])
+        assert times
+        start, end = (_seconds(*times.groups()[k : k + 4]) for k in (0, 4))
+        if end < start:
+            raise DataError(f"The cue at {lines[at]} ends before it begins.", "Mend its times.")
+        words = re.sub(r"<[^>]*>", "", " ".join(lines[at + 1 :])).strip()
+        found += [{"start": start, "end": end, "text": words}] if words else []
+    if not found:
+        raise DataError("There is no subtitle in it.", "Give a .srt or .vtt file.")
+    return sorted(found, key=lambda cue: float(cue["start"]))
+
+
+def _clock(seconds: float, point: str) -> str:
+    whole = round(seconds * 1000)
+    return f"{whole // 3_600_000:02}:{whole // 60_000 % 60:02}:{whole // 1000 % 60:02}{point}{whole % 1000:03}"
+
+
+def _words(one: Mapping[str, Any]) -> str:
+    return str(one["text"]).strip().replace("-->", "→")
+
+
+def _seconds(hours: str | None, minutes: str, seconds: str, part: str) -> float:
+    return int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + int(part.ljust(3, "0")) / 1000
