@@ -3,9 +3,10 @@
 Known: OpenAI `messages`, ShareGPT `conversations`, Alpaca `instruction/input/output`, `prompt`/`completion`
 (also `question`/`answer`, `source`/`target`), plain `text` (with `label` for classification) and preference rows
 `chosen`/`rejected` (OpenAI's `input`, `preferred_output`/`non_preferred_output`). `images` and `audios` are put where
-`<image>` and `<audio>` stand in the words; plain `text` beside a file is what is to be said of it. Where the answer is to be a picture, `image` is the answer, and the words
-(`caption`, `captions`, `prompt`, `text` …), `input_image` and `mask_image` are the question. A file is a path or holds
-its own bytes, alone or as `datasets` has them: {"bytes": …, "path": …}.
+`<image>` and `<audio>` stand in the words; plain `text` beside a file is what is to be said of it. Where the answer is
+to be a picture, `image` is the answer, and the words (`caption`, `captions`, `prompt`, `text` …), `input_image` and
+`mask_image` are the question. A file is a path or holds its own bytes, alone or as `datasets` has them: {"bytes": …,
+"path": …}.
 """
 
 from __future__ import annotations

@@ -29,4 +29,6 @@ def error_rate(pairs: Pairs, cut: Callable[[str], Sequence[str]], **facts: Any) 
         wanted, said = cut(pair.wanted), cut(pair.said)
         rows.append((edits(wanted, said), len(wanted)))
     units = sum(count for _, count in rows)
-    return score_of_sums(rows or [(0, 0)], ratio, unit="share", higher_is_better=False, details={"units": units}, **facts)
+    return score_of_sums(
+        rows or [(0, 0)], ratio, unit="share", higher_is_better=False, details={"units": units}, **facts
+    )

@@ -1,7 +1,7 @@
 """Sound: opened within limits, resampled, written whole, drawn as a wave and as a spectrogram.
 
-What comes from outside is looked at in this order: how many bytes, which format, what the header claims of rate, channels
-and length; only then is it decoded, in blocks, and no further than is allowed: a header may lie.
+What comes from outside is looked at in this order: how many bytes, which format, what the header claims of rate,
+channels and length; only then is it decoded, in blocks, and no further than is allowed: a header may lie.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def vtt(segments: Iterable[Mapping[str, Any]]) -> str:
 
 
 def read_subtitles(text: str) -> list[dict[str, Any]]:
-    """The cues of either format in order of time. Raises DataError where there is none, or one ends before it begins."""
+    """The cues of either format in order of time. Raises DataError for none, or for one that ends too early."""
     found: list[dict[str, Any]] = []
     for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
         lines = block.strip().split("\n")

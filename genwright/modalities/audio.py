@@ -55,7 +55,8 @@ def html(part: Part) -> str:
     data = b64encode(encoded(start, ".flac")).decode()
     return (
         f'<figure class="sound"><svg width="{_WIDTH}" height="{_HEIGHT}" role="img" aria-label="wave">'
-        f'<path d="{_wave(start)}" stroke="currentColor"/></svg><br><audio controls preload="none" src="data:audio/flac;base64,{data}">'
+        f'<path d="{_wave(start)}" stroke="currentColor"/></svg><br>'
+        f'<audio controls preload="none" src="data:audio/flac;base64,{data}">'
         f"</audio><figcaption>{words} {sound.seconds:.1f} s</figcaption></figure>"
     )
 
@@ -81,8 +82,8 @@ def terminal(part: Part, environment: Mapping[str, str], width: int) -> str:
 
 
 def views(part: Part) -> Any:
-    """(1, 256): log power of 16 mel bands in 16 equal spans, from 30 dB below the greatest, centred and of length 1: how
-    it goes, not how loud, and no noise below it."""
+    """(1, 256): log power of 16 mel bands in 16 equal spans, from 30 dB below the greatest, centred and of length 1:
+    how it goes, not how loud, and no noise below it."""
     import numpy as np
 
     bands = log_mel(read(part).at(16_000), bands=16)
@@ -104,8 +105,9 @@ def overview(parts: Sequence[Part], captions: Sequence[str], folder: Path) -> Pa
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SHEET
     path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{len(parts[:16]) * (_HEIGHT + 24)}" '
-        f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fff"/>{"".join(rows)}</svg>\n',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{len(rows) // 2 * (_HEIGHT + 24)}" '
+        f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fff"/>'
+        f"{''.join(rows)}</svg>\n",
         encoding="utf-8",
     )
     return path

@@ -1,7 +1,7 @@
 """Voices: packaged networks that say sentences, run by ONNX Runtime on a CPU.
 
-Kokoro (82 M numbers, StyleTTS 2 of Li et al. 2023) speaks English and Chinese in many voices, Hibari (8 M, distilled from
-it) English in one, some fifty times as fast. Both read phonemes in misaki's spelling: English words by Hibari's
+Kokoro (82 M numbers, StyleTTS 2 of Li et al. 2023) speaks English and Chinese in many voices, Hibari (8 M, distilled
+from it) English in one, some fifty times as fast. Both read phonemes in misaki's spelling: English words by Hibari's
 dictionary and rules, Chinese by misaki's over jieba and pypinyin. Everything lies on the disk; nothing is fetched here.
 """
 
@@ -203,7 +203,7 @@ class Speaker:
     def generate(self, request: Request) -> Iterator[Part]:
         """The last question's words as one file, with voice, languages and seconds in `meta`; before it a part without
         file a sentence (`meta["progress"]`) and, when `partial` asks, each sentence as a file (`meta["partial"]`); at
-        last a `finish_reason`. Raises UsageError for options or words that do not fit, DataError when the disk does not.
+        last a `finish_reason`. Raises UsageError for options or words that do not fit, DataError for a full disk.
         """
         how = request.options_as(SpeechOptions)
         seed = random.SystemRandom().randrange(1 << 31) if request.seed is None else request.seed
@@ -228,8 +228,8 @@ class Speaker:
         yield Part(meta={"finish_reason": "stop"})
 
     def spoken(self, text: str, language: str) -> Iterator[Sentence]:
-        """The sentences of a text, cut where the network can take no more. Raises UsageError for a language that it does
-        not speak, or when there is nothing that can be said."""
+        """The sentences of a text, cut where the network can take no more. Raises UsageError for a language that
+        it does not speak, or when there is nothing that can be said."""
         if len(text) > MAX_CHARACTERS:
             raise UsageError(
                 f"The text has {len(text):,} characters, more than {MAX_CHARACTERS:,} at once.", "Send it in pieces."
@@ -267,7 +267,9 @@ class Speaker:
         known = self.network.voices
         for name in blend:
             if name not in known:
-                raise UsageError(f"There is no voice {name!r} here. {did_you_mean(name, known)}", f"Known: {', '.join(known)}.")
+                raise UsageError(
+                    f"There is no voice {name!r} here. {did_you_mean(name, known)}", f"Known: {', '.join(known)}."
+                )
         return blend
 
 

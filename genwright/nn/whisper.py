@@ -1,4 +1,4 @@
-"""Whisper: speech becomes words with times, in ninety-nine languages (Radford et al. 2022), run by CTranslate2 on a CPU.
+"""Whisper: speech becomes words with times, in 99 languages (Radford et al. 2022), run by CTranslate2 on a CPU.
 
 Thirty seconds at a time, each window beginning where the last whole segment ended. An answer that repeats itself or of
 which the network is unsure is asked again at a higher temperature, as in the paper. Whisper invents words for noise and
@@ -64,7 +64,9 @@ class Listener:
         if not (folder / "model.bin").is_file():
             raise ModelError(f"{folder} holds no model.bin.", "Run `genwright models pull whisper-base`.")
         self.folder, self._library = folder, ctranslate2
-        self._network: Any = ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="int8", intra_threads=threads)
+        self._network: Any = ctranslate2.models.Whisper(
+            str(folder), device="cpu", compute_type="int8", intra_threads=threads
+        )
         self._words: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.base_reference: dict[str, str] = {}
 
@@ -129,8 +131,9 @@ class Listener:
         for temperature in temperatures:
             beams = {"beam_size": how.beams} if not temperature else {"beam_size": 1, "num_hypotheses": 3}
             (found,) = self._network.generate(
-                heard, [prompt], **beams, sampling_topk=0 if temperature else 1, sampling_temperature=temperature or 1.0,
-                max_length=448, return_scores=True, return_no_speech_prob=True, suppress_blank=True,
+                heard, [prompt], **beams, sampling_topk=0 if temperature else 1,
+                sampling_temperature=temperature or 1.0, max_length=448, return_scores=True,
+                return_no_speech_prob=True, suppress_blank=True,
                 max_initial_timestamp_index=50, repetition_penalty=1.0,
             )  # fmt: skip
             tokens = list(found.sequences_ids[0])

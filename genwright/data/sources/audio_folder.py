@@ -1,4 +1,4 @@
-"""Sounds of a folder, zip or tar and what is said in them: LJSpeech, NeMo, a metadata file, texts beside, or folders."""
+"""Sounds of a folder, zip or tar with their words: LJSpeech, NeMo, a metadata file, texts beside them, or folders."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Settings(Base):
     include: tuple[str, ...] = Field(_SOUNDS, description="Files taken, as globs; capital letters count as small ones")
     transcripts: Way = Field(
         "auto",
-        description="LJSpeech's metadata.csv, NeMo's manifest.json(l), or metadata.jsonl or .csv with `file_name`; a .txt "
-        "or .lab beside each sound; the name of its folder; none; auto is the first of these that there is",
+        description="LJSpeech's metadata.csv, NeMo's manifest.json(l), or metadata.jsonl or .csv with `file_name`; a "
+        ".txt or .lab beside each sound; the name of its folder; none; auto is the first of these that there is",
     )
     speaker: str = Field("", description="Who speaks in them, kept as the style of the rows")
 
