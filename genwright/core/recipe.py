@@ -208,7 +208,9 @@ class Recipe(BaseModel):
     )
     evaluate: Evaluate = Field(Evaluate(), description="How the judging is done")
     search: Search = Field(Search(), description="Hyper-parameter search")
-    guards: list[Annotated[Chosen, Pick("guards")]] = Field([], description="Who looks at each request and each answer")
+    guards: list[Annotated[Chosen, Pick("guards")]] | None = Field(
+        None, description="Who looks at each request and each answer; null is the task's own, [] is nobody"
+    )
     marks: list[Annotated[Chosen, Pick("marks")]] = Field(
         ["metadata"], validate_default=True, description="How what leaves is labelled"
     )

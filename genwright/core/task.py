@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from .content import Message, Part
 from .content import system as system_says
 from .data import Example
 from .model import Constraints
-from .plugin import Settings
+from .plugin import Chosen, Settings, choose
 
 
 class TaskSettings(Settings):
@@ -35,7 +35,8 @@ def no_change(example: Example, settings: TaskSettings) -> Example:
 class Task:
     """What goes in and out (`takes`, `gives`), and what is used when a recipe names nothing else.
 
-    `engine` and `objective` are shelf names, `metrics` those judged by default. `frame` turns a row's example into
+    `engine` and `objective` are shelf names, `metrics` those judged by default, `guards` who looks at requests and
+    answers where a recipe says nothing. `frame` turns a row's example into
     what the model is asked (prompt templates live there); `framed` is what training, evaluation and serving all use,
     so that they put the same question.
     """
@@ -46,6 +47,11 @@ class Task:
     objective: str
     metrics: tuple[str, ...]
     frame: Callable[[Example, Any], Example] = no_change
+    guards: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def chosen_guards(self) -> list[Chosen]:
+        return [choose("guards", guard) for guard in self.guards]
 
     def framed(self, example: Example, settings: Settings) -> Example:
         """The example as the model meets it: through the task's frame, with the system message if it has none."""

@@ -43,7 +43,9 @@ class PictureOptions(Settings):
         None, ge=8, le=4096, description="Pixels of a side of what is written; null is what the model paints"
     )
     style: str | None = Field(None, description="One of the styles that the model has learned; null leaves it open")
-    negative: str = Field("", max_length=10_000, description="What the picture should be unlike")
+    negative: str = Field(
+        "", max_length=10_000, description="What the picture should be unlike", json_schema_extra={"unlike": True}
+    )
     steps: int = Field(20, ge=1, le=1000, description="Steps from noise to picture")
     sampler: Literal["euler", "heun"] = Field("heun", description="How a step is made; heun asks the network twice")
     guidance: float = Field(3.0, ge=0, le=50, description="How strictly the words are kept to; 1 is without guidance")

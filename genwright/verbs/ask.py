@@ -20,6 +20,7 @@ from genwright.core import (
     Run,
     UsageError,
     choose,
+    shelves,
     user,
     with_shots,
 )
@@ -124,7 +125,8 @@ def open_answerer(
 ) -> Answerer:  # fmt: skip
     """Open a run, card, folder, GGUF file or `hf:org/name` for answering.
 
-    A run brings its own guards, marks, system message, template and constraints; `guards` are added to them.
+    A run brings its own guards, marks, system message, template and constraints; `guards` are added to them. Without
+    a run the guards are those of the task, or of a task that gives what the model gives.
     `engine` is a name, or a name with options as in a recipe's `model`: {"engine": "gguf", "context": 2048}; without
     the name they are options of the engine that is chosen. `task` is another than the run's own, or what a folder or
     card is to do. Raises UsageError for an unknown name or option and
@@ -145,9 +147,23 @@ def open_answerer(
         located = None if is_remote(choice) else locate(name)
         model = open_model(choice, task=named, purpose="answer", seed=seed)
         facts = Provenance(model=name, checkpoint=located.sha256 if located else "")
-        return Answerer(model, name, added, [choose("marks", "metadata")], facts)
+        return Answerer(model, name, [*_usual_guards(model, named), *added], [choose("marks", "metadata")], facts)
     run = Run.open(name)
     return answerer_of(run, open_model(choice, task=run.recipe.task, purpose="answer", seed=seed), added, named)
+
+
+def _usual_guards(model: Model, task: Chosen | None) -> list[Chosen]:
+    """Those of the task, or of one that gives what the model gives, so that a bare picture model is not unguarded."""
+    gives = getattr(model, "gives", "text")
+    tasks = (
+        [task.thing]
+        if task
+        else []
+        if gives == "text"
+        else [shelves["tasks"].load(name).task for name in shelves["tasks"]]
+    )
+    own: list[Chosen] = next((one.chosen_guards for one in tasks if one.gives == gives), [])
+    return own
 
 
 def answerer_of(run: Run, model: Model, added: Sequence[Chosen] = (), task: Chosen | None = None) -> Answerer:
@@ -160,7 +176,7 @@ def answerer_of(run: Run, model: Model, added: Sequence[Chosen] = (), task: Chos
     return Answerer(
         model,
         recipe.release.name or recipe.name,
-        [*recipe.guards, *added],
+        [*(task_of.chosen_guards if recipe.guards is None else recipe.guards), *added],
         recipe.marks,
         provenance_of(run),
         getattr(settings, "max_new_tokens", None),

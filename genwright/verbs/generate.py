@@ -73,7 +73,7 @@ def generate(
         raise UsageError(f"This model knows no options, and was given {', '.join(request.options)}.", "Leave them out.")
     end: dict[str, Any] = {}
     with _Hall(guards, provenance, ledger, model_name, purpose, run) as hall:
-        request = hall.checked_request(request)
+        request = hall.checked_request(request, _unlike(model))
         with closing(_marked(hall.guarded(model.generate(request)), marks, hall.provenance)) as parts:
             for part in parts:
                 hall.note_file(part)
@@ -204,15 +204,20 @@ class _Hall:
 
     # the request
 
-    def checked_request(self, request: Request) -> Request:
-        """The request as the guards let it pass, words in its options too. Raises Refused."""
+    def checked_request(self, request: Request, unlike: Sequence[str] = ()) -> Request:
+        """The request as the guards let it pass, words in its options too, but for those that say what an answer should
+        be `unlike`. Raises Refused."""
         self.note_request(request)
         guards = [g for g in self.guards if "request" in _sides(g)]
         if not guards:
             return request
         messages = tuple(self._message(m, guards) for m in request.messages)
-        options = {name: self._message(user(value), guards).text if value and isinstance(value, str) else value
-                   for name, value in request.options.items()}  # fmt: skip
+        options = {
+            name: self._message(user(value), guards).text
+            if value and isinstance(value, str) and name not in unlike
+            else value
+            for name, value in request.options.items()
+        }
         return request.model_copy(update={"messages": messages, "options": options})
 
     def note_request(self, request: Request) -> None:
@@ -329,8 +334,10 @@ class _Window:
         """A file passes whole, or does not stay. Raises Refused."""
         for guard in self.guards:
             verdict = self.hall.look(guard, [part], "answer", len(part.text))
-            if verdict.action in ("block", "redact"):  # a file cannot be redacted
-                self.hall.note_verdict(guard, "answer", "block", _rules(verdict))
+            action = "allow" if verdict.action == "allow" else "block"  # a file cannot be redacted
+            if verdict.findings or action == "block":
+                self.hall.note_verdict(guard, "answer", action, _rules(verdict))
+            if action == "block":
                 if part.path:
                     part.path.unlink(missing_ok=True)
                 raise _refusal("The answer", guard, verdict)
@@ -394,6 +401,12 @@ class _Window:
         self.noted |= {(guard.name, f.rule, self.place + f.start) for f in new}
         if new or (verdict.action == "block" and not verdict.findings):
             self.hall.note_verdict(guard, "answer", verdict.action, sorted({f.rule for f in new}))
+
+
+def _unlike(model: Model) -> list[str]:
+    """Options that say what the answer should be unlike: fields marked {"unlike": True}."""
+    fields = getattr(getattr(model, "options", None), "model_fields", {})
+    return [name for name, field in fields.items() if dict(field.json_schema_extra or {}).get("unlike")]
 
 
 # -- small things -----------------------------------------------------------------------------------------------------

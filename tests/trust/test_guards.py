@@ -78,7 +78,7 @@ def test_words_come_from_files_too_and_the_rule_is_the_name_of_the_file(tmp_path
     missing = keywords.Settings(files=(tmp_path / "none.txt",))
     with pytest.raises(DataError, match=r"none\.txt"):
         check([Part(text="x")], missing)
-    with pytest.raises(ValueError, match="needs `words` or `files`"):
+    with pytest.raises(ValueError, match="needs `words`, `files` or `lists`"):
         keywords.Settings()
 
 

@@ -119,6 +119,22 @@ def test_guards_see_the_prompt(run: Run) -> None:
         ask(run, "a barrel of gunpowder")
     last = list(Ledger(default_path()).find("refused"))
     assert last
+    with pytest.raises(Refused):
+        ask(run, "a red circle", options={"n": 2, "toward": "gunpowder"})
+    assert ask(run, "a red circle", options={"negative": "gunpowder"}), "it is what the picture should be unlike"
+
+
+def test_a_picture_model_refuses_sexual_prompts_unless_its_recipe_says_otherwise(run: Run, tmp_path: Path) -> None:
+    """The recipe here names guards of its own; a bare folder, and a recipe that says nothing, have the task's."""
+    from genwright.verbs.ask import answerer_of
+
+    with pytest.raises(Refused, match="words of the list sexual"):
+        ask(run.model, "a naked woman")
+    silent = {key: value for key, value in run.recipe.as_dict().items() if key != "guards"}
+    for guards, count in ((None, 1), ([], 0)):
+        recipe = Recipe.from_dict(silent | ({} if guards is None else {"guards": guards}))
+        made = Run.create(recipe, tmp_path / str(count))
+        assert len(answerer_of(made, None).guards) == count  # type: ignore[arg-type]
 
 
 def test_what_a_text_model_knows_no_option_of_is_said(run: Run) -> None:

@@ -8,18 +8,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from genwright.core import DataError, FilePath, Finding, Part, Verdict
+from genwright.core import DataError, FilePath, Finding, Part, Verdict, did_you_mean
 from genwright.trust.guarding import GuardSettings
 from genwright.trust.normalise import View, is_spaced_letter, one_letter, readings
+
+_LISTS = Path(__file__).parent.parent / "lists"
+_SPARED = ""  # the rule of phrases that are left alone
 
 
 class Settings(GuardSettings):
     words: tuple[str, ...] = Field((), description="Words and phrases")
     files: tuple[FilePath, ...] = Field(
-        (), description="Text files with one word or phrase a line; # begins a comment. The rule is the file's name"
+        (),
+        description="Text files with one word or phrase a line; # begins a comment, `not:` a phrase to spare. The rule "
+        "is the file's name",
     )
+    lists: tuple[str, ...] = Field((), description="Lists that ship with Genwright: sexual (English and Chinese)")
+    spare: tuple[str, ...] = Field((), description="Phrases in which a listed word is meant otherwise (naked eye)")
     action: Literal["block", "redact", "note"] = Field(
         "block", description="block refuses, redact replaces, note only writes it in the ledger"
     )
@@ -32,27 +39,36 @@ class Settings(GuardSettings):
 
     @model_validator(mode="after")
     def _some(self) -> Settings:
-        if not self.words and not self.files:
-            raise ValueError("needs `words` or `files`")
+        if not self.words and not self.files and not self.lists:
+            raise ValueError("needs `words`, `files` or `lists`")
         return self
 
+    @field_validator("lists")
+    @classmethod
+    def _known(cls, lists: tuple[str, ...]) -> tuple[str, ...]:
+        ships = sorted(path.stem for path in _LISTS.glob("*.txt"))
+        for name in lists:
+            if name not in ships:
+                raise ValueError(f"there is no list {name!r}. {did_you_mean(name, ships)}")
+        return lists
+
     @cached_property
-    def lists(self) -> _Lists:
+    def phrases(self) -> _Lists:
         """The words, ready to be looked for; read at the first look."""
         return _read(self)
 
 
 def check(parts: Sequence[Part], settings: Settings) -> Verdict:
     """Every listed phrase in every reading of the parts' text. Raises DataError when a list cannot be read."""
-    text, lists = "".join(part.text for part in parts), settings.lists
+    text, lists = "".join(part.text for part in parts), settings.phrases
     spans: dict[tuple[int, int], str] = {}
     for view in readings(text, leet=settings.disguises):
         for first, last, entry in _matches(view, lists):
             if _holds(text, view, first, last, entry, settings):
                 spans.setdefault((view.starts[first], view.ends[last - 1]), entry.rule)
-    if not spans:
+    findings = tuple(Finding(rule, start, end) for (start, end), rule in sorted(_unspared(spans).items()))
+    if not findings:
         return Verdict()
-    findings = tuple(Finding(rule, start, end) for (start, end), rule in sorted(spans.items()))
     rules = ", ".join(sorted({finding.rule for finding in findings}))
     action = "allow" if settings.action == "note" else settings.action
     return Verdict(action, findings, f"words of the list {rules}", settings.replacement)
@@ -60,7 +76,7 @@ def check(parts: Sequence[Part], settings: Settings) -> Verdict:
 
 def undecided(text: str, settings: Settings) -> int:
     """Where the longest ending begins that may still grow into a listed word, in any reading."""
-    lists = settings.lists
+    lists = settings.phrases
     base = max(0, len(text) - lists.longest * (2 + settings.max_gap) - 16)
     place = len(text)
     for view in readings(text[base:], leet=settings.disguises, eager=True):
@@ -115,16 +131,32 @@ def _read(settings: Settings) -> _Lists:
 
 
 def _phrases(settings: Settings) -> Iterator[tuple[str, str]]:
+    """(rule, phrase) of all that is listed."""
     for word in settings.words:
         yield "keyword", word
-    for path in settings.files:
+    for word in settings.spare:
+        yield _SPARED, word
+    for path in (*settings.files, *(_LISTS / f"{name}.txt" for name in settings.lists)):
         try:
             lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"The list of words {path} cannot be read: {error}", "Give a UTF-8 text file.") from None
         for line in lines:
-            if word := line.partition("#")[0].strip():
+            word = line.partition("#")[0].strip()
+            if word.startswith("not:"):
+                yield _SPARED, word[4:].strip()
+            elif word:
                 yield Path(path).stem, word
+
+
+def _unspared(spans: dict[tuple[int, int], str]) -> dict[tuple[int, int], str]:
+    """Without the phrases that are left alone, and without what lies in one."""
+    spared = [span for span, rule in spans.items() if rule == _SPARED]
+    return {
+        (start, end): rule
+        for (start, end), rule in spans.items()
+        if rule != _SPARED and not any(low <= start and end <= high for low, high in spared)
+    }
 
 
 # -- matching ---------------------------------------------------------------------------------------------------------
