@@ -496,9 +496,9 @@ def _marked(parts: Iterator[Part], marks: Sequence[Chosen], provenance: Provenan
     yield from (Part(text=after) for _, after in around if after)
 
 
-def _comes_last(mark: Chosen) -> bool:
-    """Marks that hold a file's hash see it when the others are done."""
-    return bool(getattr(mark.module, "last", False))
+def _comes_last(mark: Chosen) -> int:
+    """Marks that hold a file's hash see it when the others are done (`last` = 1), a signature after these (2)."""
+    return int(getattr(mark.module, "last", 0))
 
 
 def _closable(parts: Iterator[Any]) -> Any:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import yaml
 
 from genwright.core import shelves
 from genwright.trust.ledger import Ledger
+from genwright.trust.signing import GENERATED as GENERATED
+from genwright.trust.signing import read_signature
 
 LARGEST = 64_000_000  # bytes that are looked through for labels
 _FRONT = re.compile(r"\A---[ \t]*\n(?P<inside>(?:(?!---).*\n)*)---[ \t]*(?:\n|\Z)")
@@ -24,11 +28,12 @@ _C2PA = (b"jumdc2pa", b"c2pa.claim", b"urn:c2pa:")  # how a manifest store calls
 
 
 def look_up(path: Path, *, ledger: Ledger | Path | None = None) -> dict[str, Any]:
-    """{"sha256", "label", "visible", "c2pa", "answers"} of a file.
+    """{"sha256", "label", "visible", "c2pa", "signature", "answers"} of a file.
 
     `label` is the machine-readable one (GB 45438-2025), `visible` the words that people see, `c2pa` whether the file
-    carries such a manifest (it is not validated), `answers` the ledger's rows of answers that had these very words
-    or this very file, without what was asked: time, model, request_id, outcome, provenance.
+    carries such a manifest, `signature` what that is worth where it can be validated here ({"state": "own", …}),
+    `answers` the ledger's rows of answers that had these very words or this very file, without what was asked: time,
+    model, request_id, outcome, provenance.
     """
     data = path.read_bytes() if path.stat().st_size <= LARGEST else b""
     text = _text(data)
@@ -40,8 +45,17 @@ def look_up(path: Path, *, ledger: Ledger | Path | None = None) -> dict[str, Any
         "label": _label(data, text),
         "visible": next((words for words in _words() if words in text), None),
         "c2pa": any(mark in data for mark in _C2PA),
+        "signature": _signature(path) if data else None,
         "answers": answers,
     }
+
+
+def _signature(path: Path) -> dict[str, Any] | None:
+    """The file's C2PA manifest, validated; None where there is none, and without the library."""
+    if find_spec("c2pa") is None:
+        return None
+    found = read_signature(path)
+    return asdict(found) if found.state else None
 
 
 def _label(data: bytes, text: str) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ import pytest
 
 from genwright.core import Part, Provenance, Request, choose, user
 from genwright.server.routes import provenance
+from genwright.trust import signing
 from genwright.trust.ledger import Ledger
 from genwright.verbs.generate import generate, write_labelled
 
@@ -75,13 +76,32 @@ def test_labels_are_read_out_of_files(made: Any, tmp_path: Path) -> None:
     assert _check(made, PNG + xmp, "a.png").genwright["label"] == {"Label": "1", "ProduceID": "p"}
 
 
-def test_a_picture_without_signals_says_so_and_a_manifest_is_not_guessed_at(made: Any) -> None:
+def test_a_picture_without_signals_says_so_and_a_manifest_is_not_guessed_at(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = _check(made, PNG, "a.png")
     assert [(one.type, one.outcome, one.validation_state) for one in found.results] == [
         ("c2pa", "not_detected", "not_present")]  # fmt: skip
+    pytest.importorskip("c2pa")
+    (broken,) = _check(made, PNG + b"....jumdc2pa\0", "a.png").results
+    assert (broken.outcome, broken.validation_state) == ("not_detected", "invalid")
+    monkeypatch.setattr("genwright.server.routes.provenance.find_spec", lambda name: None)
     with pytest.raises(openai.InternalServerError, match="C2PA") as error:
         _check(made, PNG + b"....jumdc2pa\0", "a.png")
     assert error.value.status_code == 501
+
+
+def test_a_picture_that_was_signed_here_is_known_and_a_changed_one_is_not_believed(made: Any, tmp_path: Path) -> None:
+    pytest.importorskip("c2pa")
+    pixels = pytest.importorskip("PIL.Image").new("RGB", (16, 16), "red")
+    pixels.save(tmp_path / "a.png")
+    signing.sign(tmp_path / "a.png", signing.own_identity(), {"model": "tiny"}, made_by="genwright")
+    signed = (tmp_path / "a.png").read_bytes()
+    found = _check(made, signed, "a.png")
+    assert [(one.outcome, one.validation_state) for one in found.results] == [("detected", "trusted")]
+    assert found.genwright["outcome"] == "detected"
+    (changed,) = _check(made, signed[:-30] + bytes([signed[-30] ^ 1]) + signed[-29:], "a.png").results
+    assert (changed.outcome, changed.validation_state) == ("not_detected", "invalid")
 
 
 def test_a_row_of_the_ledger_that_was_edited_is_not_believed(made: Any) -> None:

@@ -1,19 +1,21 @@
 """/v1/content_provenance_checks: whether a file says, or this server's ledger knows, that a model here made it.
 
-`results` holds OpenAI's signals, as far as they can be looked for here: C2PA for pictures; a manifest is found but not
-yet validated, so a file that has one is answered with 501. SynthID cannot be looked for and is never told of. What this
-house knows stands beside them under `genwright`.
+`results` holds OpenAI's signals, as far as they can be looked for here: C2PA for pictures, "trusted" when this house
+has signed it itself, "valid" when the signer is not known (no list of trusted signers is kept). Without the extra
+`image` a file with a manifest is answered with 501. SynthID cannot be looked for and is never told of. What this house
+knows stands beside them under `genwright`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from importlib.util import find_spec
 from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import Field
 
-from genwright.verbs.provenance import look_up
+from genwright.verbs.provenance import GENERATED, look_up
 
 from ..errors import Wrong
 from ..forms import read_form
@@ -44,17 +46,27 @@ async def check(request: Request) -> dict[str, Any]:
         found = await asyncio.to_thread(look_up, form.draft.path)
         head = await asyncio.to_thread(_head, form.draft.path)
     picture = head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-    if found.pop("c2pa"):
-        raise Wrong(501, "The file carries a C2PA manifest, which cannot be validated here yet.", param="file",
-                    code="not_implemented")  # fmt: skip
-    signal = {"type": "c2pa", "outcome": "not_detected", "validation_state": "not_present"}
+    if found.pop("c2pa") and find_spec("c2pa") is None:
+        raise Wrong(501, "The file carries a C2PA manifest, which only the extra `image` can validate.",
+                    param="file", code="not_implemented")  # fmt: skip
+    signal = _signal(found["signature"])
     seen = {served.id for served in house.fleet.list(caller)}
     answers = [answer if answer["model"] in seen else _nameless(answer) for answer in found.pop("answers")]
-    made_here = bool(answers) or found["label"] is not None or found["visible"] is not None
+    signed_here = (found["signature"] or {}).get("state") == "own"
+    made_here = signed_here or bool(answers) or found["label"] is not None or found["visible"] is not None
     return {
         "object": "content_provenance_check", "created_at": now(), "results": [signal] if picture else [],
         "genwright": {"outcome": "detected" if made_here else "not_detected", **found, "answers": answers},
     }  # fmt: skip
+
+
+def _signal(signature: dict[str, Any] | None) -> dict[str, Any]:
+    """A manifest in OpenAI's words."""
+    if signature is None:
+        return {"type": "c2pa", "outcome": "not_detected", "validation_state": "not_present"}
+    state = {"own": "trusted", "valid": "valid"}.get(signature["state"], "invalid")
+    outcome = "not_detected" if state == "invalid" or signature["source_type"] != GENERATED else "detected"
+    return {"type": "c2pa", "outcome": outcome, "validation_state": state, "issuer": signature["signer"] or None}
 
 
 def _head(path: Any) -> bytes:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 from xml.sax.saxutils import escape
 
 import yaml
@@ -16,8 +14,9 @@ from genwright.core import Part, Provenance, write_bytes, write_text
 from genwright.core import Settings as Options
 from genwright.core.pii import find_pii
 from genwright.media.xmp import can_hold, read_xmp, with_xmp
+from genwright.trust.sidecar import write_sidecar
 
-last = True  # it holds the file's hash, so no other mark may change the file afterwards
+last = 1  # it holds the file's hash, so no other mark may change the file afterwards
 UNREGISTERED = "UNREGISTERED-genwright"
 
 
@@ -51,9 +50,7 @@ def apply(part: Part, provenance: Provenance, settings: Settings) -> Part:
     assert part.path
     if can_hold(part.path):
         write_bytes(part.path, with_xmp(part.path, with_label(read_xmp(part.path), label["AIGC"], provenance)))
-    digest = hashlib.sha256(part.path.read_bytes()).hexdigest()
-    facts = {"file": part.path.name, "sha256": digest, **label, "provenance": provenance.as_dict()}
-    write_text(sidecar(part.path), json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    write_sidecar(part.path, {**label, "provenance": provenance.as_dict()})
     return part
 
 
@@ -79,10 +76,6 @@ def with_label(packet: str, label: dict[str, str], provenance: Provenance) -> st
         f'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{own}</rdf:RDF></x:xmpmeta>'
         '<?xpacket end="w"?>'
     )
-
-
-def sidecar(path: Path) -> Path:
-    return path.with_name(path.name + ".genwright.json")
 
 
 def warning(settings: Settings) -> str:
