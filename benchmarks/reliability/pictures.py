@@ -2,7 +2,9 @@
 
     python benchmarks/reliability/pictures.py --damaged 2000
 
-Every case must be refused by an error of ours (exit 1 otherwise), a bomb within 64 MB of memory. Linux and macOS.
+Pictures are decoded in the limited process that pictures from strangers go to (`genwright/media/apart.py`). Every case
+must be refused by an error of ours (exit 1 otherwise), a bomb within 64 MB of memory of that process. At last: what that
+process costs. Linux.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import argparse
 import io
 import json
 import random
-import resource
 import struct
 import subprocess
 import sys
@@ -71,12 +72,12 @@ BOMBS = {
 def look(path: Path) -> dict[str, object]:
     """Open one bomb in this process, and say what it cost."""
     from genwright.core import GenwrightError
-    from genwright.media.picture import open_picture, rasterise
+    from genwright.media.apart import open_given
 
-    open_picture(png(8, 8)), rasterise(svg("").decode(), 8)  # libraries are loaded before anything is measured
+    open_given(png(8, 8)), open_given(svg(""))  # libraries are loaded before anything is measured
     before, began = _memory(), time.perf_counter()
     try:
-        rasterise(path.read_text(), 256) if path.suffix == ".svg" else open_picture(path)
+        open_given(path, drawn=256)
         said = ""
     except GenwrightError as error:
         said = f"{type(error).__name__}: {error.message.replace(str(path), 'it')}"
@@ -84,11 +85,37 @@ def look(path: Path) -> dict[str, object]:
 
 
 def _memory() -> float:
-    """The most memory that this process had so far, in MB. (On Linux ru_maxrss begins with the parent's.)"""
-    if sys.platform == "linux":
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    """The most memory that the worker had so far, in MB; 0 when it is gone."""
+    status = Path(f"/proc/{_worker()}/status")
+    return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024 if status.exists() else 0.0
+
+
+def _worker() -> int:
+    from genwright.media import apart
+
+    return apart._Worker.one.process.pid if apart._Worker.one else 0
+
+
+def cost() -> None:
+    """Milliseconds of a picture here and apart (the quickest of many), and of starting the worker."""
+    from PIL import Image
+
+    from genwright.media.apart import look_given, open_given
+    from genwright.media.picture import open_picture
+
+    print(f"worker: {_memory():.0f} MB at most so far")
+    for side, tries in ((64, 200), (512, 30), (2048, 5)):
+        out = io.BytesIO()
+        Image.effect_noise((side, side), 60).convert("RGB").save(out, "JPEG")
+        took = {}
+        for name, way in (("here", open_picture), ("apart", open_given), ("looked at apart", look_given)):
+            times = []
+            for _ in range(tries):
+                began = time.perf_counter()
+                way(out.getvalue())
+                times.append(time.perf_counter() - began)
+            took[name] = 1000 * min(times)
+        print(f"JPEG {side} × {side}: " + ", ".join(f"{name} {ms:.2f} ms" for name, ms in took.items()))
 
 
 def damaged(count: int, seed: int) -> Counter[str]:
@@ -96,9 +123,9 @@ def damaged(count: int, seed: int) -> Counter[str]:
     from PIL import Image
 
     from genwright.core import GenwrightError
-    from genwright.media.picture import open_picture
+    from genwright.media.apart import open_given
 
-    chance, found = random.Random(seed), Counter[str]()
+    chance, found, workers = random.Random(seed), Counter[str](), set()
     picture = Image.frombytes("RGB", (64, 64), chance.randbytes(64 * 64 * 3))
     for form in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"):
         out = io.BytesIO()
@@ -110,12 +137,14 @@ def damaged(count: int, seed: int) -> Counter[str]:
                 bad[chance.randrange(reach)] = chance.randrange(256)
             data = bytes(bad[: chance.randrange(len(bad))] if number % 5 == 0 else bad)
             try:
-                open_picture(data)
+                open_given(data)
                 found["opened"] += 1
             except GenwrightError:
                 found["refused"] += 1
             except Exception as error:
                 found[f"escaped: {type(error).__name__}"] += 1
+            workers.add(_worker())
+    print(f"{len(workers)} workers for all damaged files")
     return found
 
 
@@ -148,6 +177,7 @@ def main() -> int:
     found = damaged(asked.damaged, asked.seed)
     print(f"damaged files: {', '.join(f'{count:,} {what}' for what, count in found.most_common())}")
     faults += sum(count for what, count in found.items() if what.startswith("escaped"))
+    cost()
     print(f"{faults} faults")
     return min(1, faults)
 

@@ -81,12 +81,12 @@ def finished(painted: np.ndarray, size: int | None) -> Any:
 
 
 def _opened(path: Path, mask: Path | None) -> Canvas:
-    from .picture import open_picture
+    from .apart import open_given
 
-    picture = np.array(open_picture(path))
+    picture = np.array(open_given(path))
     free = np.ones(picture.shape[:2], dtype=bool)
     if mask is not None:
-        allowed = np.array(open_picture(mask))
+        allowed = np.array(open_given(mask))
         if allowed.shape[:2] != picture.shape[:2]:
             sizes = " and ".join(f"{one.shape[1]}×{one.shape[0]}" for one in (allowed, picture))
             raise UsageError(f"The mask and the picture differ in size: {sizes} pixels.", "Make the mask as large.")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from genwright.core import DataError, Modality, Part
+from genwright.media.apart import look_given
 from genwright.media.picture import (
     contact_sheet,
     encoded,
     open_picture,
-    picture_facts,
     rgb,
     save_picture,
     squared,
@@ -40,8 +40,8 @@ def read(part: Part) -> Any:
 
 
 def check(file: Path | bytes) -> dict[str, str]:
-    """Decodes it whole, so that what is damaged is known before anything is learned. Raises DataError."""
-    image, facts = open_picture(file, drawn=_SMALL), picture_facts(file)
+    """Decodes it whole and apart, so that what is damaged is known before anything is learned. Raises DataError."""
+    facts = look_given(file, drawn=_SMALL)
     short, long = sorted((facts["width"], facts["height"]))
     most = next((side for side in _SIDES if short < side), None)
     least = max((side for side in _SIDES if side <= short), default=1)
@@ -50,7 +50,7 @@ def check(file: Path | bytes) -> dict[str, str]:
         "suffix": facts["suffix"],
         "shorter side": f"{least}–{most - 1} px" if most else f"{least} px and more",
         "shape": shape,
-        "transparency": "yes" if image.mode == "RGBA" else "no",
+        "transparency": "yes" if facts["mode"] == "RGBA" else "no",
     }
 
 

@@ -12,7 +12,8 @@ from genwright.core import Bad, DataError, FilePath, Row
 from genwright.core import Settings as Base
 from genwright.data.beside import MISSING, Way, content, files_called, what_is_told
 from genwright.data.files import BROKEN, File, read_text
-from genwright.media.picture import LIMITS, encoded, rasterise
+from genwright.media.apart import open_given
+from genwright.media.picture import LIMITS, encoded
 
 _METADATA = ("metadata.jsonl", "metadata.csv")
 _TEXTS = (".txt", ".caption")
@@ -86,5 +87,5 @@ def _image(file: File, folder: Path | None, svg_size: int | None) -> Path | byte
         svg = read_text(file)
         if isinstance(svg, Bad):
             raise DataError(svg.reason)
-        return encoded(rasterise(svg, svg_size), ".png")
+        return encoded(open_given(svg.encode(), drawn=svg_size), ".png")
     return content(file, folder, LIMITS.bytes)

@@ -66,9 +66,10 @@ def _seen(picture: Path | Any) -> Any:
 
     from PIL import Image
 
-    from genwright.media.picture import encoded, open_picture, rgb
+    from genwright.media.apart import open_given
+    from genwright.media.picture import encoded, rgb
 
-    image = rgb(open_picture(picture) if isinstance(picture, Path) else picture)
+    image = rgb(open_given(picture) if isinstance(picture, Path) else picture)
     image = image.resize((256, 256), Image.Resampling.BILINEAR).crop((16, 16, 240, 240))
     return Image.open(io.BytesIO(encoded(image, ".jpg", quality=75)))
 
