@@ -29,7 +29,7 @@ from typing import IO, Any
 from genwright.core.errors import DataError, GenwrightError, MissingExtra
 
 from . import picture
-from .picture import DRAWN, LIMITS, Limits, TooLarge, open_picture, rasterise
+from .picture import DRAWN, LIMITS, Limits, TooLarge, open_picture
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,9 @@ def look_given(source: Path | bytes, *, limits: Limits = LIMITS, drawn: int = DR
 
 
 def _looked(source: Path | bytes, limits: Limits, drawn: int) -> dict[str, Any]:
-    mode = open_picture(source, limits=limits, drawn=drawn).mode
-    return {"mode": mode, **picture.picture_facts(source, limits=limits)}
+    image, facts = open_picture(source, limits=limits, drawn=drawn), picture.picture_facts(source, limits=limits)
+    upright = {} if facts["suffix"] == ".svg" else {"width": image.width, "height": image.height}
+    return facts | upright | {"mode": image.mode}
 
 
 # -- asking ------------------------------------------------------------------------------------------------------------
@@ -239,7 +240,7 @@ def _warm() -> None:
         Image.fromarray(numpy.zeros((2, 2, 3), numpy.uint8)).save(out, form)
         open_picture(out.getvalue())
     if _has("resvg_py"):
-        rasterise('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>', 8)
+        open_picture(b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>')
 
 
 def _limit(memory: int) -> None:

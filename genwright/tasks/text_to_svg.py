@@ -18,4 +18,5 @@ def frame(example: Example, settings: Settings) -> Example:
     return templated(example, settings.template)
 
 
-task = Task("text", "image", engine="svg_lm", objective="sft", metrics=("drawing_bits", "drawn"), frame=frame)
+task = Task("text", "image", engine="svg_lm", objective="sft", metrics=("drawing_bits", "drawn"), frame=frame,
+            guards=({"name": "keywords", "lists": ["sexual"], "sides": ["request"]},))  # fmt: skip

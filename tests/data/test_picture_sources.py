@@ -140,7 +140,7 @@ def test_drawings_become_pictures_of_the_size_that_is_asked_for(tmp_path):
     filled(tmp_path, {"a.svg": svg, "b.svg": "<html/>"})
     rows = read("image_folder", tmp_path, svg_size=40)
     assert open_picture(good(rows)["a.svg"]["image"]).size == (40, 40)
-    assert "no SVG" in bad(rows)["b.svg"]
+    assert "no picture" in bad(rows)["b.svg"]
 
 
 def test_a_folder_without_pictures_is_an_error(tmp_path):
