@@ -21,6 +21,8 @@ WRITES = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".mp3": ("MP3"
 _SUFFIXES = {"WAV": ".wav", "WAVEX": ".wav", "RF64": ".wav", "FLAC": ".flac", "MP3": ".mp3", "OGG": ".ogg",
              "AIFF": ".aiff", "AU": ".au", "CAF": ".caf", "W64": ".w64"}  # fmt: skip
 OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
+_MP3_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # kbit/s of MPEG-1 and MPEG-2, layer III
+_MP3_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _BLOCK = 1 << 16  # frames decoded at once
 
 
@@ -119,10 +121,11 @@ def sound_facts(source: Path | bytes, *, limits: Limits = LIMITS) -> dict[str, A
                 "suffix": suffix}  # fmt: skip
 
 
-def save_sound(sound: Sound, path: Path) -> Path:
-    """Write it as the suffix says (`WRITES`), whole or not at all. Raises what `encoded` raises; OSError when the file
-    cannot be written."""
+def save_sound(sound: Sound, path: Path, *, piece: bool = False) -> Path:
+    """Write it as the suffix says (`WRITES`), whole or not at all; a `piece` of an MP3 does not tell its
+    length. Raises what `encoded` raises; OSError when the file cannot be written."""
     data = encoded(sound, path.suffix)
+    data = without_length(data) if piece and path.suffix.lower() == ".mp3" else data
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, data)
     return path
@@ -146,10 +149,22 @@ def encoded(sound: Sound, suffix: str) -> bytes:
         sound = sound.at(next((rate for rate in OPUS_RATES if rate >= sound.rate), OPUS_RATES[-1]))
     kind, coding = WRITES[suffix]
     out = io.BytesIO()
-    with _soundfile().SoundFile(out, "w", sound.rate, sound.channels, coding, format=kind) as file:
+    how = {"bitrate_mode": "CONSTANT", "compression_level": 0.6} if kind == "MP3" else {}  # 64 kbit/s at 24 kHz
+    with _soundfile().SoundFile(out, "w", sound.rate, sound.channels, coding, format=kind, **how) as file:
         for start in range(0, len(sound.samples), _BLOCK):  # libsndfile's Vorbis overflows its stack on long writes
             file.write(np.clip(sound.samples[start : start + _BLOCK], -1, 1))
     return out.getvalue()
+
+
+def without_length(data: bytes) -> bytes:
+    """An MP3 file without its first frame where that only tells how long the file is (Xing, Info): several such, one
+    after the other, are one file that plays to its end. Other bytes stay as they are."""
+    if data[:1] != b"\xff" or not ({data.find(tag, 0, 64) > 0 for tag in (b"Xing", b"Info")} - {False}):
+        return data
+    version, padding = (data[1] >> 3) & 3, (data[2] >> 1) & 1
+    rates, speeds = (_MP3_1, (44_100, 48_000, 32_000)) if version == 3 else (_MP3_2, (22_050, 24_000, 16_000))
+    speed = speeds[(data[2] >> 2) & 3] // (2 if version == 0 else 1)
+    return data[(144 if version == 3 else 72) * 1000 * rates[data[2] >> 4] // speed + padding :]
 
 
 def joined(sounds: list[Sound], *, pause: float = 0.0) -> Sound:

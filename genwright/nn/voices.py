@@ -200,6 +200,10 @@ class Speaker:
         self.network, self.phonemes = network, phonemes
         self.base_reference: dict[str, str] = {}
 
+    @property
+    def voices(self) -> list[str]:
+        return self.network.voices
+
     def generate(self, request: Request) -> Iterator[Part]:
         """The last question's words as one file, with voice, languages and seconds in `meta`; before it a part without
         file a sentence (`meta["progress"]`) and, when `partial` asks, each sentence as a file (`meta["partial"]`); at
@@ -208,10 +212,11 @@ class Speaker:
         how = request.options_as(SpeechOptions)
         seed = random.SystemRandom().randrange(1 << 31) if request.seed is None else request.seed
         (file,) = request.files(1, ".wav")
-        said: list[Sound] = []
+        text = words_of(request.messages)
+        total, said = len(sentences_of(text[:MAX_CHARACTERS])), list[Sound]()
         voices: set[str] = set()
         languages: set[str] = set()
-        for number, sentence in enumerate(self.spoken(words_of(request.messages), how.language), 1):
+        for number, sentence in enumerate(self.spoken(text, how.language), 1):
             blend = self.blend_for(how, sentence.language)
             sound = sound_of(self.network.say(sentence.phonemes, blend, how.speed, seed + number), RATE)
             said.append(sound)
@@ -219,9 +224,9 @@ class Speaker:
             languages.add(sentence.language)
             if how.partial:
                 piece = sound if number == 1 else Sound(_after_pause(sound, how.pause), RATE)
-                path = _written(piece, file.with_name(f"{file.stem}.part-{number}{file.suffix}"))
+                path = _written(piece, file.with_name(f"{file.stem}.part-{number}{file.suffix}"), piece=True)
                 yield Part("audio", sentence.text, path, meta={"partial": number})
-            yield Part("audio", meta={"progress": number})
+            yield Part("audio", meta={"progress": min(number, total), "of": total})
         whole = joined(said, pause=how.pause)
         facts = {"voices": sorted(voices), "languages": sorted(languages), "seconds": whole.seconds, "seed": seed}
         yield Part("audio", path=_written(whole, file), meta=facts)
@@ -277,9 +282,9 @@ def _after_pause(sound: Sound, pause: float) -> np.ndarray:
     return np.concatenate([np.zeros((round(pause * RATE), 1), np.float32), sound.samples])
 
 
-def _written(sound: Sound, path: Path) -> Path:
+def _written(sound: Sound, path: Path, *, piece: bool = False) -> Path:
     try:
-        return save_sound(sound, path)
+        return save_sound(sound, path, piece=piece)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}.", "Choose another place.") from None
 

@@ -10,8 +10,8 @@ from genwright.core import Request
 
 from .errors import Wrong
 
-_PLACES = {"text": "/v1/chat/completions", "image": "/v1/images/generations"}
-_WORDS = {"text": "text", "image": "pictures"}
+_PLACES = {"text": "/v1/chat/completions", "image": "/v1/images/generations", "audio": "/v1/audio/speech"}
+_WORDS = {"text": "text", "image": "pictures", "audio": "sound"}
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,8 @@ class Answers:
                 "runner": type(getattr(model, "runner", None)).__name__,
                 "threads": getattr(getattr(model, "settings", None), "threads", None), "gives": self.plain.gives,
                 "options": usual | dict(self.plain.options) if usual else {},
-                "answer_tokens": getattr(model, "answer_tokens", 0)}  # fmt: skip
+                "answer_tokens": getattr(model, "answer_tokens", 0),
+                "voices": list(getattr(model, "voices", []))}  # fmt: skip
 
     def carry_out(self, do: str, order: dict[str, Any], gone: threading.Event) -> Iterator[Said]:
         """What to say of an order. Raises whatever the model raises."""

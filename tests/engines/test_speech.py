@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from genwright.core import DataError, ModelError, Part, Request, UsageError, choose, find_card, user
-from genwright.media import subtitles
 from genwright.media.sound import open_sound, save_sound, sound_of
 from genwright.nn import voice_options, voices, whisper
 from genwright.nn.voices import Kokoro, Phonemes, Speaker, language_of, sentences_of
 from genwright.nn.whisper import Listener
+from genwright.verbs import subtitles
 
 
 def here(name):
@@ -131,7 +131,9 @@ def test_a_voice_that_does_not_speak_a_language_says_so(speaker, tmp_path):
 
 
 def test_a_full_disk_is_a_clear_error(speaker, tmp_path, monkeypatch):
-    monkeypatch.setattr(voices, "save_sound", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        voices, "save_sound", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(DataError, match="No space left"):
         say(speaker, "Hello.", tmp_path / "a.wav")
 

@@ -22,6 +22,7 @@ from genwright.media.sound import (
     save_sound,
     sound_facts,
     sound_of,
+    without_length,
 )
 
 
@@ -106,6 +107,15 @@ def test_a_header_that_lies_of_its_length_costs_nothing():
     with pytest.raises(TooLong, match="longer"):
         open_sound(day.getvalue())
     assert open_sound(day.getvalue(), limits=Limits(seconds=3600)).seconds == 1200
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 24_000, 44_100])
+def test_pieces_of_mp3_play_on_as_one(rate, tmp_path):
+    pieces = [save_sound(tone(1.0, rate), tmp_path / f"{k}.mp3", piece=True).read_bytes() for k in range(3)]
+    whole = open_sound(b"".join(pieces))
+    assert whole.rate == rate
+    assert whole.seconds == pytest.approx(3, abs=0.5)
+    assert without_length(b"RIFFxxxx") == b"RIFFxxxx"
 
 
 def test_limits_are_kept():

@@ -10,9 +10,8 @@ from ..errors import Wrong
 
 router = APIRouter()
 
-_LATER = "Sound and moving pictures are not served yet; this server answers with text and pictures."
+_LATER = "Moving pictures and live calls are not served; this server answers with text, pictures and sound."
 ABSENT = {
-    "audio": _LATER,
     "videos": _LATER,
     "realtime": _LATER,
     "live": _LATER,
