@@ -80,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _recipe_commands(command)
     _model_commands(command)
+    _sound_commands(command)
     _inspection_commands(command, verbs)
     server_commands(command, verbs)
     return parser
@@ -150,6 +151,23 @@ def _model_commands(command: Command) -> None:
         one.add_argument("--engine", metavar="NAME", help="an engine instead of the one chosen for you")
         if name == "generate":
             one.add_argument("-o", "--out", metavar="FILE", help="write the labelled answer to a file")
+
+
+def _sound_commands(command: Command) -> None:
+    one = command("speak", "say words aloud in English or Chinese, to a file", do="sound_commands:speak")
+    one.add_argument("text", help="what to say; - is standard input")
+    one.add_argument("-o", "--out", metavar="FILE", help="speech.wav, .flac, .mp3, .ogg or .opus (default speech.wav)")
+    one.add_argument("--model", metavar="NAME", help="hibari or kokoro-82m (default: by the language)")
+    one.add_argument("--voice", metavar="NAME", help="a voice, or a blend: af_heart:0.7+af_bella:0.3")
+    one.add_argument("--speed", type=float, metavar="N", help="2 is twice as fast")
+    one.add_argument("--seed", type=int, metavar="N", help="the same seed, the same bytes")
+    one = command("transcribe", "write down what is said in a sound", do="sound_commands:transcribe")
+    one.add_argument("sound", help="a file: WAV, FLAC, MP3, OGG, Opus …")
+    one.add_argument("--model", default="whisper-base", metavar="NAME", help="default whisper-base")
+    one.add_argument("--language", metavar="CODE", help="of the speech, as two letters (default: it listens first)")
+    one.add_argument("--translate", action="store_true", help="write English, whatever is spoken")
+    one.add_argument("--format", choices=("text", "srt", "vtt", "json"), default="text", help="default text")
+    one.add_argument("-o", "--out", metavar="FILE", help="write to a file; .srt and .vtt choose the format too")
 
 
 def _inspection_commands(command: Command, verbs: Any) -> None:

@@ -23,7 +23,7 @@ from genwright.trust.signing import read_signature
 
 LARGEST = 64_000_000  # bytes that are looked through for labels
 _FRONT = re.compile(r"\A---[ \t]*\n(?P<inside>(?:(?!---).*\n)*)---[ \t]*(?:\n|\Z)")
-_LABEL = re.compile(rb'"AIGC"\s*:\s*(\{[^{}]{0,4000}\})|AIGC\W{1,8}?(\{[^{}]{0,4000}\})')
+_LABEL = re.compile(rb'"AIGC"\s*:\s*(\{[^{}]{0,4000}\})|AIGC[^{]{1,8}?(\{[^{}]{0,4000}\})')
 _C2PA = (b"jumdc2pa", b"c2pa.claim", b"urn:c2pa:")  # how a manifest store calls itself, in whatever kind of file
 
 

@@ -7,8 +7,11 @@ import pytest
 import yaml
 
 from genwright.core import DataError, Part, Provenance
+from genwright.media.sound import WRITES, open_sound, save_sound, sound_of
+from genwright.media.sound_label import read_label
 from genwright.media.xmp import can_hold, read_xmp, with_xmp
 from genwright.trust.marks import metadata, visible
+from genwright.verbs.provenance import look_up
 
 FACTS = Provenance(
     model="m", data="d" * 64, recipe="r" * 64, checkpoint="c" * 64, request_id="gw-1", time="2026-01-01T00:00:00Z"
@@ -197,3 +200,20 @@ def test_an_empty_or_endless_head_of_a_drawing_is_no_trouble(tmp_path):
                 read_xmp(path)
         else:
             assert not can_hold(path)
+
+
+@pytest.mark.parametrize("suffix", sorted(WRITES))
+def test_a_sound_carries_its_label_inside_and_is_found_by_it(tmp_path, suffix):
+    path = save_sound(sound_of([0.0, 0.5, -0.5] * 800, 24_000), tmp_path / f"a{suffix}")
+    before = open_sound(path).samples.tobytes()
+    metadata.apply(Part("audio", path=path), FACTS, metadata.Settings())
+    assert list(json.loads(read_label(path))) == KEYS
+    assert open_sound(path).samples.tobytes() == before
+    assert look_up(path, ledger=tmp_path / "ledger")["label"]["Label"] == "1"
+
+
+def test_only_the_first_piece_of_a_stream_carries_a_label(tmp_path):
+    for number in (1, 2):
+        path = save_sound(sound_of([0.5] * 800, 24_000), tmp_path / f"{number}.mp3")
+        metadata.apply(Part("audio", path=path, meta={"partial": number}), FACTS, metadata.Settings())
+        assert bool(read_label(path)) == (number == 1)

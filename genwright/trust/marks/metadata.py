@@ -13,6 +13,8 @@ from pydantic import Field, field_validator
 from genwright.core import Part, Provenance, write_bytes, write_text
 from genwright.core import Settings as Options
 from genwright.core.pii import find_pii
+from genwright.media.sound_label import can_carry
+from genwright.media.sound_label import with_label as with_sound_label
 from genwright.media.xmp import can_hold, read_xmp, with_xmp
 from genwright.trust.sidecar import write_sidecar
 
@@ -38,8 +40,8 @@ class Settings(Options):
 
 
 def apply(part: Part, provenance: Provenance, settings: Settings) -> Part:
-    """A file gets `<file>.genwright.json` beside it; Markdown its front matter too, PNG, JPEG and WebP their XMP. A
-    part without file gets its `meta`."""
+    """A file gets `<file>.genwright.json` beside it; Markdown its front matter too, pictures their XMP, sounds a
+    chunk or comment. A part without file gets its `meta`."""
     label = {"AIGC": label_of(provenance, settings)}
     if part.path is None:
         return replace(part, meta={**(part.meta or {}), **label, "provenance": provenance.as_dict()})
@@ -50,6 +52,9 @@ def apply(part: Part, provenance: Provenance, settings: Settings) -> Part:
     assert part.path
     if can_hold(part.path):
         write_bytes(part.path, with_xmp(part.path, with_label(read_xmp(part.path), label["AIGC"], provenance)))
+    elif can_carry(part.path) and (part.meta or {}).get("partial", 1) == 1:  # later pieces of a stream go on from it
+        inner = json.dumps(label["AIGC"], separators=(",", ":"))
+        write_bytes(part.path, with_sound_label(part.path, inner))
     write_sidecar(part.path, {**label, "provenance": provenance.as_dict()})
     return part
 

@@ -1,0 +1,72 @@
+"""Commands for sound: say words aloud, write down what is said."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from genwright.core import Part, UsageError, shelves, user
+
+from .render import Screen
+
+VOICES = {"en": "hibari", "zh": "kokoro-82m"}  # the card that speaks a language when none is named
+
+
+def speak(args: Namespace, screen: Screen) -> dict[str, Any]:
+    from genwright.verbs.ask import open_answerer
+
+    text = sys.stdin.read() if args.text == "-" else args.text
+    chinese = any("\u3400" <= letter <= "\u9fff" for letter in text)
+    model = args.model or ("kokoro-82m" if args.voice else VOICES["zh" if chinese else "en"])
+    out = Path(args.out or "speech.wav")
+    options = {name: value for name, value in (("voice", args.voice), ("speed", args.speed)) if value is not None}
+    answerer = open_answerer(model, task="text_to_speech")
+    found: Part | None = None
+    screen.tell.stage(f"Saying {out.name}")
+    try:
+        for part in answerer.ask([user(text)], options=options, seed=args.seed, out=out):
+            screen.tell.advance()
+            found = part if part.path else found
+    finally:
+        answerer.close()
+    assert found
+    screen.show(shelves["modalities"].load("audio").modality, found)
+    screen.say(str(found.path))
+    return {"model": model, "file": str(found.path), **{k: v for k, v in (found.meta or {}).items() if k != "AIGC"}}
+
+
+def transcribe(args: Namespace, screen: Screen) -> dict[str, Any]:
+    from genwright.verbs.ask import open_answerer
+    from genwright.verbs.subtitles import srt, vtt
+
+    out = Path(args.out) if args.out else None
+    form = out.suffix[1:] if out and out.suffix in (".srt", ".vtt", ".json") else args.format
+    options = {"translate": True} if args.translate else {}
+    options |= {"language": args.language} if args.language else {}
+    answerer = open_answerer(args.model, task="transcribe")
+    segments, text, facts = list[dict[str, Any]](), "", dict[str, Any]()
+    try:
+        for part in answerer.ask([user(Part("audio", path=Path(args.sound)))], options=options):
+            meta = dict(part.meta or {})
+            segments += meta.pop("segments", [])
+            facts |= {name: meta[name] for name in ("language", "duration") if name in meta}
+            text += part.text
+            if form == "text" and not out:
+                screen.stream(part.text)
+    finally:
+        answerer.close()
+    found = {"text": text.strip(), **facts, "segments": segments}
+    shown = {"srt": srt, "vtt": vtt}[form](segments) if form in ("srt", "vtt") else text.strip() + "\n"
+    shown = json.dumps(found, ensure_ascii=False, indent=1) + "\n" if form == "json" else shown
+    if out:
+        try:
+            out.write_text(shown, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{out} cannot be written: {error.strerror}.", "Choose another place.") from None
+        screen.say(str(out))
+    else:
+        screen.stream("\n" if form == "text" else shown)
+    return found
