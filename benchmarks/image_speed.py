@@ -48,6 +48,7 @@ CONTENDERS = {  # name: (interpreter, what it is)
     "train-diffusers": ("peer", "diffusers' DiT, its example loop: flow matching, accelerate, clip, EMA"),
     "train-unet": ("peer", "denoising-diffusion-pytorch: U-Net (other design), its trainer's step"),
     "paint-ours": ("own", "Genwright, Euler, no guidance: words to PNG"),
+    "paint-int8": ("own", "the same with dtype: int8 (fewer bits: not the equal network)"),
     "paint-diffusers": ("peer", "diffusers' DiT, FlowMatchEulerDiscreteScheduler, no guidance, to PNG"),
     "guided-ours": ("own", "Genwright, Euler, guidance at every step"),
     "guided-shipped": ("own", "Genwright, Euler, guidance in the interval it ships with"),
@@ -57,7 +58,7 @@ CONTENDERS = {  # name: (interpreter, what it is)
 PAIRS = [  # ours, theirs
     ("train-ours", "train-diffusers"), ("train-shipped", "train-diffusers"), ("train-shipped", "train-unet"),
     ("paint-ours", "paint-diffusers"), ("guided-ours", "guided-diffusers"), ("guided-shipped", "guided-diffusers"),
-    ("paint-ours", "paint-unet"),
+    ("paint-int8", "paint-diffusers"), ("paint-ours", "paint-unet"),
 ]  # fmt: skip
 COLOURS = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (30, 60, 210), "orange": (250, 150, 20),
            "black": (10, 10, 10), "violet": (140, 40, 190)}  # fmt: skip
@@ -467,8 +468,12 @@ def paint_ours(job: dict[str, Any], name: str, turns: Turns) -> None:
     from genwright.core import Request, user
 
     learner = our_model(job, shipped="shipped" in name)
+    if name == "paint-int8":
+        import torch
+
+        learner.dtype = torch.int8
     options: dict[str, Any] = {"n": job["paint"], "steps": job["paint_steps"], "sampler": "euler", "snap": 0}
-    options |= {"guidance": 1.0} if name == "paint-ours" else {"guidance": 3.0}
+    options |= {"guidance": 1.0} if name.startswith("paint") else {"guidance": 3.0}
     options |= {"interval": (0.0, 1.0)} if name == "guided-ours" else {}
     turns.begin(learner.module)
     while True:
@@ -691,7 +696,7 @@ def declare_vision() -> None:
 WORK: dict[tuple[str, str], Callable[..., None]] = {
     ("train", "ours"): train_ours, ("train", "shipped"): train_ours, ("train", "diffusers"): train_diffusers,
     ("train", "unet"): train_unet, ("paint", "ours"): paint_ours, ("guided", "ours"): paint_ours,
-    ("guided", "shipped"): paint_ours, ("paint", "diffusers"): paint_diffusers,
+    ("guided", "shipped"): paint_ours, ("paint", "int8"): paint_ours, ("paint", "diffusers"): paint_diffusers,
     ("guided", "diffusers"): paint_diffusers, ("paint", "unet"): paint_unet,
 }  # fmt: skip
 LEARN: dict[str, Callable[..., dict[str, Any]]] = {
