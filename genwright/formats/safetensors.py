@@ -21,7 +21,7 @@ class Settings(core.Settings):
 
 
 def export(run: Run, folder: Path, settings: Settings, *, tell: Tell = SILENT) -> list[Path]:
-    """Copy the weights byte for byte, or rounded to bfloat16.
+    """Copy the weights byte for byte, or rounded to bfloat16; files that are only for learning on stay behind.
 
     Raises UsageError for a run that learned an adapter: it has no whole model."""
     tuned = Tuned.of(run)
@@ -31,7 +31,8 @@ def export(run: Run, folder: Path, settings: Settings, *, tell: Tell = SILENT) -
             "Use the format `merged` for a whole model, or `adapter` for the adapter alone.",
         )
     check_model_folder(run.model)
-    files = [path for path in sorted(run.model.iterdir()) if path.is_file() and path.name != "README.md"]
+    left = {"README.md", *tuned.facts.get("only_to_learn", ())}
+    files = [path for path in sorted(run.model.iterdir()) if path.is_file() and path.name not in left]
     tell.stage("copying", len(files))
     with whole_folder(folder) as partial:
         for path in files:

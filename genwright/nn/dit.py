@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from .dit_fused import gated, looked, modulated
 from .int8 import Int8Linear
+from .picture_rows import caption_vectors
 from .pixels import AUGMENTS
 
 
@@ -118,11 +119,7 @@ class Dit(nn.Module):
 
     def caption_vectors(self, captions: Tensor) -> Tensor:
         """(B, w) with entries of size 1 or so, from unit vectors (B, w) or from word numbers (B, L)."""
-        if self.words is None:
-            return captions.float() * math.sqrt(captions.shape[1])
-        there = (captions > 0).unsqueeze(2)
-        total = (self.words(captions.long()) * there).sum(1)
-        return total / there.sum(1).clamp_min(1).sqrt()
+        return caption_vectors(captions, self.words)
 
 
 class Block(nn.Module):

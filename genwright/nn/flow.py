@@ -33,6 +33,7 @@ from .gathering import Gathered
 from .painting import gathered, paint, paint_many
 from .picture_rows import Pictures, collate, encode, new_styles, stacked, style_number, style_of, with_room
 from .pixels import augmented, from_bytes, noise_of
+from .weights import load_into
 
 MEASURED = (0.2, 0.5, 0.8)  # times at which held-out pictures are denoised
 
@@ -190,17 +191,7 @@ class FlowImage:
 
     def load(self, folder: Path) -> None:
         """The weights of a saved folder. Raises ModelError when they do not belong to this shape."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            state = load_file(folder / "model.safetensors")
-            self.module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise ModelError(
-                f"The weights in {folder} do not fit their config.json: {' '.join(str(error).split())[:300]}",
-                "Restore the folder.",
-            ) from None
+        load_into(self.module, folder / "model.safetensors")
 
     def options_of(self, example: Example) -> dict[str, str]:
         """The options of a request that a row names: its style, where it is one of those that were learned."""

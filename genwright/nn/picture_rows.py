@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -55,10 +56,15 @@ def encode(example: Example, reader: Reader, *, size: int, slots: int, style: in
     return Encoded((sequence,), slots, 1.0)
 
 
-def collate(items: Sequence[Encoded]) -> Pictures:
-    """One caption a picture, drawn at random."""
+def collate(items: Sequence[Encoded], seeds: Sequence[int] = ()) -> Pictures:
+    """One caption a picture: drawn at random, or as a number for each picture has it."""
     rows = [item.sequences[0] for item in items]
-    chosen = [row["captions"][int(torch.randint(len(row["captions"]), ()))] for row in rows]
+    drawn = (
+        [s % len(row["captions"]) for s, row in zip(seeds, rows, strict=True)]
+        if seeds
+        else [int(torch.randint(len(row["captions"]), ())) for row in rows]
+    )
+    chosen = [row["captions"][number] for row, number in zip(rows, drawn, strict=True)]
     pixels = torch.from_numpy(np.stack([row["pixels"] for row in rows]))
     return Pictures(pixels, stacked(chosen), torch.tensor([int(row["style"]) for row in rows]))
 
@@ -67,6 +73,15 @@ def stacked(captions: Sequence[np.ndarray]) -> Tensor:
     """(B, w) vectors, or (B, longest) word numbers with 0 after the last."""
     longest = max(len(one) for one in captions)
     return torch.from_numpy(np.stack([np.pad(one, (0, longest - len(one))) for one in captions]))
+
+
+def caption_vectors(captions: Tensor, words: torch.nn.Embedding | None) -> Tensor:
+    """(B, w) with entries of size 1 or so, from unit vectors (B, w) or, by a table of words, from numbers (B, L)."""
+    if words is None:
+        return captions.float() * math.sqrt(captions.shape[1])
+    there = (captions > 0).unsqueeze(2)
+    total = (words(captions.long()) * there).sum(1)
+    return total / there.sum(1).clamp_min(1).sqrt()
 
 
 # -- styles ----------------------------------------------------------------------------------------------------------

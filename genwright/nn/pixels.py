@@ -39,13 +39,20 @@ def augmented(x: Tensor, share: float) -> tuple[Tensor, Tensor]:
     most = max(1, side // 8)
     shift = torch.randint(-most, most + 1, (count, 2), device=x.device) * moved[:, None]
     angle = (torch.rand(count, device=x.device) - 0.5) * math.pi * turned
-    x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
-    across, down = ((torch.arange(side, device=x.device) - shift[:, k, None]).clamp(0, side - 1) for k in (0, 1))
-    x = x.gather(3, across[:, None, None].expand_as(x)).gather(2, down[:, None, :, None].expand_as(x))
-    x = torch.einsum("bij,bjhw->bihw", hue(angle), x)
+    x = changed(x, mirrored, shift, angle)
     told = (mirrored, shift[:, 0] / side, shift[:, 1] / side, angle.cos() - 1, angle.sin())
     assert len(told) == AUGMENTS
     return x, torch.stack([one.float() for one in told], 1)
+
+
+def changed(x: Tensor, mirrored: Tensor, shift: Tensor, angle: Tensor) -> Tensor:
+    """Pictures (B, 3, S, S) mirrored where `mirrored` (B,), moved right and down by `shift` (B, 2) pixels with the
+    edges drawn out, and their hue turned by `angle` (B,) radians. Gradients pass."""
+    side = x.shape[2]
+    x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+    across, down = ((torch.arange(side, device=x.device) - shift[:, k, None]).clamp(0, side - 1) for k in (0, 1))
+    x = x.gather(3, across[:, None, None].expand_as(x)).gather(2, down[:, None, :, None].expand_as(x))
+    return torch.einsum("bij,bjhw->bihw", hue(angle), x)
 
 
 def hue(angle: Tensor) -> Tensor:

@@ -133,6 +133,20 @@ def parameters_in(files: Iterable[Path]) -> int:
     return count
 
 
+def load_into(module: Any, path: Path) -> None:
+    """Put the tensors of a safetensors file into a torch module, in float32. Raises ModelError when they do not fit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        module.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"The weights in {path} do not fit the config.json beside them: {' '.join(str(error).split())[:300]}",
+            "Restore the folder.",
+        ) from None
+
+
 def weights_digest(path: Path) -> str:
     """sha256 (hex) of a weights file; for a folder that of its one safetensors file, or of the list of several."""
     if path.is_file():
