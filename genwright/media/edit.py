@@ -72,12 +72,16 @@ def canvas_of(messages: Sequence[Message], expand: tuple[int, int, int, int] = (
     return [_expanded(canvases[0], expand, bool(masks))] if any(expand) else canvases
 
 
-def finished(painted: np.ndarray, size: int | None) -> Any:
-    """What a model painted, in another size where one is asked for."""
+def finished(painted: np.ndarray, size: int | None, network: Any = None) -> Any:
+    """What a model painted, made larger by a network (`media.enlarge`), then brought to a size, as far as asked for."""
     from PIL import Image
 
+    from .enlarge import enlarged
+
     picture = Image.fromarray(painted)
-    return picture if size in (None, painted.shape[0]) else picture.resize((size, size), Image.Resampling.LANCZOS)
+    if network:
+        picture = enlarged(picture, network)
+    return picture if size in (None, picture.width) else picture.resize((size, size), Image.Resampling.LANCZOS)
 
 
 def _opened(path: Path, mask: Path | None) -> Canvas:

@@ -42,6 +42,10 @@ class PictureOptions(Settings):
     size: int | None = Field(
         None, ge=8, le=4096, description="Pixels of a side of what is written; null is what the model paints"
     )
+    upscale: Literal["drawing", "fast"] | None = Field(
+        None, description="Network that makes the finished picture four times as large (cards upscale-drawing, "
+        "upscale-fast) before it gets its `size`",
+    )  # fmt: skip
     style: str | None = Field(None, description="One of the styles that the model has learned; null leaves it open")
     negative: str = Field(
         "", max_length=10_000, description="What the picture should be unlike", json_schema_extra={"unlike": True}

@@ -16,6 +16,7 @@ from genwright.core.content import Message, Part
 from genwright.core.errors import UsageError
 from genwright.core.model import Request
 from genwright.media.edit import Canvas, canvas_of, finished
+from genwright.media.enlarge import network_of
 
 from . import diffusion
 from .answers import AT_ONCE, answer, answer_many, seed_of, write
@@ -83,6 +84,10 @@ def _paintings(model: Any, request: Request) -> list[Painting]:
         raise UsageError(f"A picture with a mask or with room added cannot have {odd}.", "Leave one of them out.")
     if edited and request.out and request.out.suffix.lower() not in ("", ".png"):
         raise UsageError(f"What stays of a picture would change in a {request.out.suffix} file.", "Write a .png.")
+    if how.upscale:
+        if edited:
+            raise UsageError("What stays of a picture would change if it were made larger.", "Leave `upscale` out.")
+        network_of(how.upscale)  # that it is here is known before anything is painted
     start = (how.strength or (1.0 if edited else 0.7)) if canvases else 1.0
     seed = seed_of(request)
     mixed = bool(how.toward) or len(canvases) > 1
@@ -163,7 +168,8 @@ def _written(
         if one.canvases and not one.canvases[0].is_free:
             picture = one.canvases[0].filled(made)
         else:
-            picture = finished(made, one.how.size)
+            network = network_of(one.how.upscale) if one.how.upscale and "partial" not in facts else None
+            picture = finished(made, one.how.size, network)
         write(picture, path, quality=one.how.quality)
         size = {"width": picture.width, "height": picture.height}
         meta = {"number": one.number, "seed": one.seed, "style": one.how.style, **size, **facts}

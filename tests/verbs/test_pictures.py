@@ -214,3 +214,29 @@ def test_a_picture_that_a_guard_stops_does_not_stay(run: Run, tmp_path: Path) ->
     with pytest.raises(Refused):
         list(generate(answerer.model, asked, guards=[Strict("guards", "keywords")]))
     assert not (tmp_path / "a.png").exists()
+
+
+def test_a_painted_picture_is_made_larger_by_a_network(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ncnn")
+    from genwright.core import ModelError
+    from genwright.media.enlarge import Network
+    from genwright.nn import painting
+    from tests.engines.test_upscale import BILINEAR
+
+    with pytest.raises(ModelError, match="has not been fetched"):
+        ask(run, "a red circle", options={"upscale": "fast"})
+    (tmp_path / "network.param").write_text(BILINEAR)
+    (tmp_path / "network.ncnn").write_bytes(b"")
+    monkeypatch.setattr(painting, "network_of", lambda kind: Network(tmp_path))
+    for size, wanted in ((None, 64), (40, 40)):
+        (part,) = ask(run, "a red circle", options={"upscale": "fast", "size": size}, seed=1, out=tmp_path / "a.png")
+        assert open_picture(part.path).size == (wanted, wanted)
+    mask = tmp_path / "mask.png"
+    half = Image.new("L", (40, 40), 0)
+    half.paste(255, (0, 0, 20, 40))
+    half.save(mask)
+    given = (Part("image", path=tmp_path / "a.png"), Part("image", "mask", mask))
+    with pytest.raises(UsageError, match="made larger"):
+        ask(run, "a red circle", *given, options={"upscale": "fast"})
