@@ -6,7 +6,6 @@ of words by name, or facts of which `tags` is one. Icons of one head word (cat, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from genwright.core import Settings as Base
 from genwright.data.files import must_exist
 
 _LARGEST = 50_000_000  # bytes of one JSON file; Tabler's has 2.4 MB
-_TAG = re.compile(r"[a-z][a-zA-Z]*\Z")
 _HEAD = ('<svg xmlns="http://www.w3.org/2000/svg" width="24" height="24" viewBox="0 0 24 24" fill="none" '
          'stroke="currentColor" stroke-width="2" stroke-linecap="round" stroke-linejoin="round">')  # fmt: skip
 
@@ -68,7 +66,7 @@ def _said(name: str, known: Any, heads: tuple[str, ...]) -> dict[str, Any]:
 
 def _element(name: str, attributes: dict[str, Any]) -> str:
     """One shape. `key`, which a library of web pages wants, is left out."""
-    if not _TAG.match(name):
+    if not all(word.isascii() and word.replace("-", "").isalnum() for word in (name, *attributes)):
         raise ValueError(name)
     told = "".join(f" {key}={quoteattr(str(value))}" for key, value in attributes.items() if key != "key")
     return f"<{name}{told}/>"
