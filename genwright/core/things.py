@@ -38,7 +38,9 @@ class Score:
     """What a metric says of a whole set of answers. `each` has one value a row where that makes sense.
 
     `low` and `high` bound a 95 % interval (bootstrap over rows); `signature` names library, version and settings so
-    that the figure can be compared; `higher_is_better` may be None for descriptive figures.
+    that the figure can be compared; `higher_is_better` may be None for descriptive figures. `beside` are figures of
+    the same kind to hold it against: a floor, a ceiling, a baseline. `sheet` are files that a report lays out to show
+    what the score saw: lines of parts, each part's `text` its caption.
     """
 
     value: float
@@ -49,9 +51,11 @@ class Score:
     higher_is_better: bool | None = True
     unit: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    beside: dict[str, float] = field(default_factory=dict)
+    sheet: tuple[tuple[Part, ...], ...] = field(default=(), repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        fields = ("value", "low", "high", "unit", "higher_is_better", "signature", "details")
+        fields = ("value", "low", "high", "unit", "higher_is_better", "signature", "beside", "details")
         return {name: getattr(self, name) for name in fields}
 
 
@@ -76,7 +80,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where an output comes from: data hash → recipe hash → checkpoint hash, and what made it when (UTC, ISO 8601)."""
+    """Where an output comes from: data hash → recipe hash → checkpoint hash, and what made it when (UTC, ISO
+    8601)."""
 
     model: str = ""
     data: str = ""
@@ -103,11 +108,12 @@ class Modality:
     """What the hall asks of one kind of part, so that it need not know any.
 
     `save(content, path)` and `read(part)`: to and from a file. `check(file)`: what is known of a file's path or bytes
-    ({"suffix": ".png", "shorter side": "64–127 px", …}; figures are counted in the data report); raises DataError when
-    nothing can be learned from it. `overview(parts, captions, folder)`: many parts at one look, as a file in `folder`,
-    or None. `html(part)`: how a page shows it, safe to insert. `terminal(part, environment, width)`: what to write so
-    that a terminal of so many columns shows it; empty where it cannot. `views(part)`: vectors (n, d) of what counts as
-    the same file, itself first; near copies have a view that is nearer to the other file than `near` (Euclidean).
+    ({"suffix": ".png", "shorter side": "64–127 px", …}; figures are counted in the data report); raises DataError
+    when nothing can be learned from it. `overview(parts, captions, folder)`: many parts at one look, as a file in
+    `folder`, or None. `html(part)`: how a page shows it, safe to insert. `terminal(part, environment, width)`: what
+    to write so that a terminal of so many columns shows it; empty where it cannot. `views(part)`: vectors (n, d) of
+    what counts as the same file, itself first; near copies have a view that is nearer to the other file than `near`
+    (Euclidean).
     """
 
     name: str

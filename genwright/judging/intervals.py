@@ -6,6 +6,7 @@ figures a row and the function that makes a value of their sums. Then a thousand
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,13 +123,40 @@ def paired_means(
     return paired(mean_score(base, bootstrap=0), mean_score(tuned, bootstrap=0), bootstrap=bootstrap, seed=seed)
 
 
-def jackknife(value: float, without: Sequence[float]) -> tuple[float | None, float | None]:
-    """A 95 % interval from the values with one row left out each (Tukey 1958), where drawing a row twice would lie."""
-    if len(without) < 2:
-        return None, None
-    spread = np.asarray(without) - np.mean(without)
-    error = float(np.sqrt((len(without) - 1) / len(without) * np.sum(spread**2)))
-    return value - 1.96 * error, value + 1.96 * error
+def jackknife(value: float, *without: Sequence[float] | np.ndarray) -> tuple[float | None, float | None]:
+    """A 95 % interval from the values with one row left out each (Tukey 1958), where drawing a row twice would lie.
+
+    `without` has one line of values for each set of rows that was drawn by itself.
+    """
+    error = _jackknife_error(without)
+    return (None, None) if error is None else (value - 1.96 * error, value + 1.96 * error)
+
+
+def _jackknife_error(without: Sequence[Sequence[float] | np.ndarray]) -> float | None:
+    if not without or min(map(len, without)) < 2:
+        return None
+    spreads = [np.asarray(one) - np.mean(one) for one in without]
+    return float(np.sqrt(sum((len(one) - 1) / len(one) * np.sum(one**2) for one in spreads)))
+
+
+@dataclass(frozen=True)
+class Jackknifed(Score):
+    """A score of whole sets that remembers its values with one row (or one group of rows) left out each, a line for
+    each set."""
+
+    without: tuple[np.ndarray, ...] = field(default=(), repr=False, compare=False)
+
+    def minus(self, base: Score, *, bootstrap: int = RESAMPLES, seed: int = 0) -> Difference:
+        """This score less the base's, the same rows left out on both sides; without these, the plain difference."""
+        value = self.value - base.value
+        lines = base.without if isinstance(base, Jackknifed) else ()
+        if [len(one) for one in lines] != [len(one) for one in self.without]:
+            return Difference(value)
+        error = _jackknife_error([ours - theirs for ours, theirs in zip(self.without, lines, strict=True)])
+        if error is None:
+            return Difference(value)
+        p = math.erfc(abs(value) / error / math.sqrt(2)) if error else float(value == 0)
+        return Difference(value, value - 1.96 * error, value + 1.96 * error, p)
 
 
 def _summed(score: Score) -> Summed | None:

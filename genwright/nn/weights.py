@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from genwright.core.card import find_card
 from genwright.core.errors import ModelError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".joblib")
@@ -22,6 +23,7 @@ _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16
          "U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "C64": 64, "F4": 4}  # fmt: skip
 _LARGEST_HEADER = 100_000_000  # bytes; the format's own limit
 _LARGEST_CONFIG = 10_000_000  # bytes of a JSON file that describes a model
+_known_files: set[tuple[Path, str]] = set()
 _TO_CONVERT = (
     "Convert it once where you trust it: `model.save_pretrained(folder, safe_serialization=True)`; "
     "or look for a safetensors or GGUF version."
@@ -159,6 +161,21 @@ def sha256_of(path: Path) -> str:
     """sha256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def card_folder(name: str) -> Path:
+    """Where the files of a card lie, each looked at for its sha256 once a process. Raises ModelError when one is not
+    here or another."""
+    card = find_card(name)
+    for file in card.files:
+        path = card.folder / file.name
+        if not path.is_file():
+            raise ModelError(f"{card.title} has not been fetched.", f"Run `genwright models pull {card.name}`.")
+        if (path, file.sha256) not in _known_files:
+            if sha256_of(path) != file.sha256:
+                raise ModelError(f"{path} has been altered.", f"Fetch it again: `genwright models pull {card.name}`.")
+            _known_files.add((path, file.sha256))
+    return card.folder
 
 
 def read_json(path: Path, *, largest: int = _LARGEST_CONFIG) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -36,12 +36,15 @@ from genwright.core import (
     Run,
     Score,
     Tell,
+    UsageError,
     choose,
     fingerprint,
     shelves,
+    user,
     with_shots,
     write_text,
 )
+from genwright.core.card import find_card
 from genwright.core.content import files_below
 
 from .general import General, general_set
@@ -50,6 +53,7 @@ from .report import Report, write_report
 
 ANSWERS = frozenset({"answers"})
 _AT_ONCE = 64  # rows handed to a model together: enough to pack well, few enough to see it move
+_LEARNED = 256  # training rows whose errors stand beside those of the held-out ones
 
 
 @dataclass
@@ -59,6 +63,8 @@ class Side:
     answered: list[Judged] = field(default_factory=list)
     likely: list[Judged] = field(default_factory=list)  # all held-out rows with their likelihoods
     general: list[Judged] = field(default_factory=list)
+    learned: list[Judged] = field(default_factory=list)  # training rows with their errors
+    tongues: dict[int, dict[str, Judged]] = field(default_factory=dict)  # row -> language -> its answer
     shots: dict[int, list[Judged]] = field(default_factory=dict)
     scores: dict[str, Score] = field(default_factory=dict)
     shot_scores: dict[tuple[str, int], Score] = field(default_factory=dict)
@@ -79,8 +85,9 @@ def evaluate(
     """Judge `model` (and `base`) on `held_out` with the recipe's metrics; write report and samples below `folder`.
 
     `train` is for few-shot examples and the copy rate; `general` is the fixed set for forgetting (without one, what
-    this machine has for the data's language). A metric that cannot be computed is listed with its reason and stops
-    nothing. Without held-out rows the report says that nothing can be judged.
+    this machine has for the data's language). The cards that a metric looks with are fetched. A metric that cannot be
+    computed is listed with its reason and stops nothing. Without held-out rows the report says that nothing can be
+    judged.
     """
     train = train if train is not None else Dataset()
     general = general or general_set(held_out, recipe, train)
@@ -91,9 +98,12 @@ def evaluate(
     )
     sides: dict[str, Side] = {}
     if len(held_out):
+        _bring_cards(asked.metrics, tell)
         for name, judge in (("tuned", model), ("base", base)):
             if judge is not None:
                 sides[name] = _put_to(judge, asked, name, tell, folder)
+        if folder and _gives_files(model):
+            sides["tuned"].tongues = _in_other_tongues(model, asked, tell, folder)
     missing = _score(sides, asked, tell)
     report = _report(sides, asked, missing, folder or Path(), compared=base is not None)
     if folder is not None:
@@ -216,6 +226,12 @@ class _Questions:
         return takes and bool(len(self.train)) and bool(len(self.held_out)) and len(self.held_out[0].messages) > 1
 
     @property
+    def shown(self) -> list[int]:
+        """Places in `rows` of those that the report shows."""
+        pick = random.Random(f"samples {self.recipe.seed}")
+        return sorted(pick.sample(range(len(self.rows)), min(self.recipe.evaluate.samples, len(self.rows))))
+
+    @property
     def shot_counts(self) -> list[int]:
         return sorted(set(self.recipe.evaluate.shots)) if self.can_show else []
 
@@ -269,6 +285,10 @@ def _put_to(model: Model, asked: _Questions, name: str, tell: Tell, folder: Path
     elif isinstance(model, Measurer) and any("errors" in needs_of(metric) for metric in asked.metrics):
         tell.stage(f"Errors on the held-out rows ({name})", len(asked.held_out))
         side.likely = _errors(model, asked.held_out, tell)
+        with suppress(UsageError):  # a training row that the model passed over
+            side.learned = _errors(
+                model, asked.train.sample(min(_LEARNED, len(asked.held_out)), asked.recipe.seed), SILENT
+            )
     side.answered = _answers(model, asked, asked.shots, name, tell, folder)
     if side.likely:
         side.answered = [
@@ -283,7 +303,8 @@ def _put_to(model: Model, asked: _Questions, name: str, tell: Tell, folder: Path
 
 
 def _as_trained(model: Any, recipe: Recipe) -> AbstractContextManager[Any]:
-    """Likelihoods in the precision of the training passes, as the looks during training were: comparable, and quick."""
+    """Likelihoods in the precision of the training passes, as the looks during training were: comparable, and
+    quick."""
     module = getattr(getattr(model, "_learner", model), "module", None)
     if module is None:
         return nullcontext()
@@ -343,6 +364,28 @@ def _answers(
     return [Judged(example, answer) for example, answer in zip(examples, answers, strict=True)]
 
 
+def _in_other_tongues(model: Model, asked: _Questions, tell: Tell, folder: Path) -> dict[int, dict[str, Judged]]:
+    """The rows of the report that have captions in several languages, asked in each with the row's own seed."""
+    own: Callable[[Example], dict[str, Any]] = getattr(getattr(model, "_learner", model), "options_of", lambda _: {})
+    place, requests, keys = folder / "samples" / "tuned" / "languages", [], []
+    for row in (asked.rows[place] for place in asked.shown):
+        example = asked.held_out[row]
+        captions = example.meta.get("captions") or {}
+        for language, texts in captions.items() if len(captions) > 1 else ():
+            told = Example((user(texts[0]), example.answer), example.meta)
+            request = asked.request(told, row, place, own(example))
+            keys.append((row, language, told))
+            requests.append(request.model_copy(update={"out": place / f"{row:05d}-{language}"}))
+    tell.stage("Answers in several languages", len(requests))
+    found: dict[int, dict[str, Judged]] = {}
+    name = f"{asked.recipe.name or asked.recipe.model.source or 'model'} (tuned)"
+    for number, message in generate_many(model, requests, guards=(), model_name=name, purpose="evaluation"):
+        row, language, told = keys[number]
+        found.setdefault(row, {})[language] = Judged(told, message)
+        tell.advance()
+    return found
+
+
 def _gives_files(model: Any) -> bool:
     return getattr(getattr(model, "_learner", model), "gives", "text") != "text"
 
@@ -361,6 +404,22 @@ def _with_question(example: Example) -> Example:
 
 
 # -- judging ---------------------------------------------------------------------------------------------------------
+
+
+def _bring_cards(metrics: Sequence[Chosen], tell: Tell) -> None:
+    """Fetch what the metrics look with, as data is fetched that a recipe names by its card. For what cannot be had
+    the metric says so itself."""
+    from .models import pull
+
+    for metric in metrics:
+        wanted = getattr(metric.module, "cards", ())
+        for name in wanted(metric.settings) if callable(wanted) else wanted:
+            try:
+                card = find_card(name)
+                if not card.is_here:
+                    pull(card, tell=tell)
+            except GenwrightError as error:
+                tell.note(error.message)
 
 
 def _score(sides: dict[str, Side], asked: _Questions, tell: Tell) -> list[dict[str, str]]:
@@ -387,7 +446,7 @@ def _score(sides: dict[str, Side], asked: _Questions, tell: Tell) -> list[dict[s
 
 def _context(asked: _Questions, side: Side) -> dict[str, Any]:
     return {"task": asked.settings, "train": asked.train, "held_out": asked.held_out, "general": side.general,
-            "general_name": asked.general.name, "bootstrap": asked.recipe.evaluate.bootstrap,
+            "learned": side.learned, "general_name": asked.general.name, "bootstrap": asked.recipe.evaluate.bootstrap,
             "seed": asked.recipe.seed}  # fmt: skip
 
 
@@ -442,7 +501,8 @@ def _report(
             "version": 1, "name": recipe.name, "task": recipe.task.name, "model": recipe.model.source,
             "method": recipe.method.name, "seed": recipe.seed, "compared": compared, "rows": rows, "shots": curve,
             "not_judged": missing, "loss": _losses(base, tuned, asked),
-            "samples": _side_by_side(base, tuned, asked, folder), "notes": _notes(asked, tuned),
+            "samples": _side_by_side(base, tuned, asked, folder), "sheets": _sheets(tuned, asked, folder),
+            "notes": _notes(asked, tuned),
             "counts": {"train": len(asked.train), "held_out": len(asked.held_out), "answered": len(tuned.answered),
                        "likelihoods": len(tuned.likely), "general": len(asked.general.examples)},
             "data": {"train": asked.train.fingerprint, "held_out": asked.held_out.fingerprint,
@@ -480,8 +540,6 @@ def _notes(asked: _Questions, tuned: Side) -> list[str]:
 
 
 def _side_by_side(base: Side, tuned: Side, asked: _Questions, folder: Path) -> list[dict[str, Any]]:
-    pick = random.Random(f"samples {asked.recipe.seed}")
-    shown = sorted(pick.sample(range(len(tuned.answered)), min(asked.recipe.evaluate.samples, len(tuned.answered))))
     return [
         {
             "row": asked.rows[i], "prompt": _words(tuned.answered[i].example.prompt),
@@ -493,8 +551,34 @@ def _side_by_side(base: Side, tuned: Side, asked: _Questions, folder: Path) -> l
                 base=base.answered[i].answer if base.answered else None,
             ),
         }
-        for i in shown
+        for i in (asked.shown if tuned.answered else ())
     ]  # fmt: skip
+
+
+def _sheets(tuned: Side, asked: _Questions, folder: Path) -> list[dict[str, Any]]:
+    """Files laid out for a person: the same things asked in several languages, then what metrics saw. `lines` of
+    parts."""
+    sheets = []
+    if tuned.tongues:
+        lines = [
+            (*(replace(part, text="held-out") for part in asked.held_out[row].answer.parts if part.path),
+             *(replace(part, text=f"{language}: {judged.example.prompt[-1].text}")
+               for language, judged in answers.items() for part in (judged.answer.parts if judged.answer else ())))
+            for row, answers in sorted(tuned.tongues.items())
+        ]  # fmt: skip
+        sheets.append(("languages", "Asked in several languages, with the same seed", lines))
+    for name, score in tuned.scores.items():
+        if score.sheet:
+            sheets.append((name, f"What {name} saw", list(score.sheet)))
+    named = files_below(folder)
+    return [
+        {
+            "name": name,
+            "title": title,
+            "lines": [Message("assistant", line).as_dict(named)["content"] for line in lines],
+        }
+        for name, title, lines in sheets
+    ]
 
 
 def _words(messages: Sequence[Message]) -> str:
@@ -561,21 +645,27 @@ def _keep_samples(folder: Path, sides: dict[str, Side], asked: _Questions) -> No
             for row in (range(len(asked.held_out)) if side.likely else asked.rows)
         )  # fmt: skip
         write_text(folder / "samples" / f"{name}.jsonl", "".join(lines))
-        _overview(side.answered, folder / "samples" / name)
+        _overview(_captioned(side.answered), folder / "samples" / name)
+        for metric, score in side.scores.items():
+            _overview([part for line in score.sheet for part in line], folder / "samples" / name / metric)
         general = (_sample(row, judged, {}) for row, judged in enumerate(side.general))
         write_text(folder / "samples" / f"general-{name}.jsonl", "".join(general))
 
 
-def _overview(answered: Sequence[Judged], place: Path) -> None:
-    """All answers of a kind at one look, where the modality has a way to show them so."""
-    files: dict[str, list[tuple[Part, str]]] = {}
-    for judged in answered:
-        for part in judged.answer.parts if judged.answer else ():
-            if part.path:
-                asked = judged.example.prompt[-1].text if judged.example.prompt else ""
-                files.setdefault(part.kind, []).append((part, asked))
-    for kind, found in files.items():
-        shelves["modalities"].load(kind).modality.overview([p for p, _ in found], [words for _, words in found], place)
+def _captioned(answered: Sequence[Judged]) -> list[Part]:
+    """The files of the answers, each with what was asked."""
+    return [
+        replace(part, text=judged.example.prompt[-1].text if judged.example.prompt else "")
+        for judged in answered for part in (judged.answer.parts if judged.answer else ()) if part.path
+    ]  # fmt: skip
+
+
+def _overview(parts: Sequence[Part], place: Path) -> None:
+    """All files of a kind at one look, each with its text, where the modality has a way to show them so."""
+    for kind in dict.fromkeys(part.kind for part in parts):
+        some = [part for part in parts if part.kind == kind]
+        place.mkdir(parents=True, exist_ok=True)
+        shelves["modalities"].load(kind).modality.overview(some, [part.text for part in some], place)
 
 
 def _sample(row: int, judged: Judged, scores: dict[str, float]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from genwright.core import Part, shelves
 
 from .plots import bars, gain_against_forgetting, lines
-from .report import ARROWS, figure, interval, method_lines, summary, table_rows, with_interval
+from .report import ARROWS, BESIDE, figure, interval, method_lines, summary, table_rows, with_interval
 
 Facts = dict[str, Any]
 _POINTS = 400  # of a curve that are drawn
@@ -46,6 +46,7 @@ def page(
 {_section("plots", "Plots", _grid(_plots(report, events, neighbours)))}
 {_section("shots", "Score against examples shown", _shots(report))}
 {_section("said", "Answers side by side", "".join(_sample(one, folder) for one in report["samples"]))}
+{"".join(_section(one["name"], escape(one["title"]), _sheet(one, folder)) for one in report.get("sheets", ()))}
 {_section("how", "How it was done", _method(report))}
 </main>
 </body>
@@ -81,6 +82,8 @@ def _score_row(columns: Sequence[str], cells: Sequence[str], row: Facts) -> str:
             inside = f'<span class="verdict {cell.split()[0]}">{inside}</span>'
         if column in ("base", "tuned") and row["base"] and row[column]["low"] is not None:
             inside += f"<small>{escape(interval(row[column]))}</small>"
+        if column == BESIDE:
+            inside = f"<small>{'<br>'.join(inside.split(' · '))}</small>"
         shown.append(f'<td data-label="{escape(column or "verdict")}">{inside}</td>')
     unit = f"<small>{escape(row['tuned']['unit'])}</small>"
     return f'<tr><th scope="row">{escape(cells[0])}{unit}</th>{"".join(shown)}</tr>'
@@ -121,6 +124,18 @@ def _file(part: Facts, folder: Path) -> str:
     return shown
 
 
+def _sheet(sheet: Facts, folder: Path) -> str:
+    """Lines of files, each with its words below."""
+    lines = (
+        "".join(
+            f'<div class="one">{_file(part, folder)}<small>{escape(_clipped(part.get("text", ""), 200))}</small></div>'
+            for part in line
+        )
+        for line in sheet["lines"]
+    )
+    return f'<div class="sheet">{"".join(f"""<div class="row">{line}</div>""" for line in lines)}</div>'
+
+
 def _clipped(text: str, most: int = 2000) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
@@ -145,8 +160,8 @@ def _grid(plots: Iterator[str]) -> str:
 def _plots(report: Facts, events: Sequence[Facts], neighbours: Sequence[Facts]) -> Iterator[str]:
     curves = loss_curves(events)
     if any(curves.values()):
-        title = "Loss while tuning"
-        yield _figure(title, lines(curves, title=title, x="step", y="loss (nats per token)", whole_x=True))
+        title, unit = "Loss while tuning", "loss (nats per token)" if report.get("loss") else "loss"
+        yield _figure(title, lines(curves, title=title, x="step", y=unit, whole_x=True))
     points = [p for p in (_point(report, here=True), *(_point(n, here=False) for n in neighbours)) if p]
     if points and points[0]["here"]:
         note = "Up is better, left is better; the base model stands at zero."

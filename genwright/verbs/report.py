@@ -14,6 +14,7 @@ from typing import Any
 from genwright.core import Run, UsageError, write_text
 
 COLUMNS = ("metric", "base", "tuned", "difference", "95 % interval", "")
+BESIDE = "beside it"
 ARROWS = {True: "↑", False: "↓", None: ""}
 
 
@@ -99,11 +100,16 @@ def rebuild(run: Run) -> list[Path]:
 def table_rows(report: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Column names and rows of plain words."""
     if report["compared"]:
-        return COLUMNS, [_row(row) for row in report["rows"]]
-    rows: list[tuple[str, ...]] = [
-        (_name(row), figure(row["tuned"]["value"]), interval(row["tuned"])) for row in report["rows"]
-    ]
-    return ("metric", "tuned", "95 % interval"), rows
+        columns, rows = COLUMNS, [_row(row) for row in report["rows"]]
+    else:
+        columns = ("metric", "tuned", "95 % interval")
+        rows = [(_name(row), figure(row["tuned"]["value"]), interval(row["tuned"])) for row in report["rows"]]
+    if any(row["tuned"].get("beside") for row in report["rows"]):
+        columns, rows = (
+            (*columns, BESIDE),
+            [(*cells, beside(row["tuned"])) for cells, row in zip(rows, report["rows"], strict=True)],
+        )
+    return columns, rows
 
 
 def side_by_side(report: dict[str, Any], *, count: int = 3) -> Iterator[str]:
@@ -161,6 +167,15 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
         " … ".join(ends) if difference.get("low") is not None else "–",
         difference.get("verdict", ""),
     )
+
+
+def beside(score: dict[str, Any]) -> str:
+    """Floors, ceilings and baselines of a score in words.
+
+    >>> beside({"beside": {"true pictures": 1.5, "chance": 0.04}})
+    'true pictures 1.50 · chance 0.040'
+    """
+    return " · ".join(f"{label} {figure(value)}" for label, value in (score.get("beside") or {}).items())
 
 
 def interval(score: dict[str, Any] | None) -> str:

@@ -80,3 +80,14 @@ def test_without_training_pictures_nothing_can_be_copied(sets):
 def test_the_percentile_says_how_near_a_copy_is(sets):
     pairs = judged(sets["new"], sets["held_out"])
     assert judge("copied_pictures", pairs, sets["train"], {"percentile": 50}).value > 0.3
+
+
+def test_the_nearest_answers_are_shown_beside_their_twins(sets):
+    made = sets["copies"][:3] + sets["new"][:57]
+    score = judge("copied_pictures", judged(made, sets["held_out"][:60]), sets["train"], {"shown": 3})
+    assert {line[0].path for line in score.sheet} == set(made[:3])
+    for copy, twin in score.sheet:
+        assert twin.path == sets["train"][made.index(copy.path)]
+        assert twin.text.endswith("a copy")
+    assert judge("copied_pictures", judged(made, sets["held_out"][:60]), sets["train"], {"shown": 0}).sheet == ()
+    assert score.beside == {"held-out pictures": score.details["references"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 import genwright as gw
 from genwright.cli.main import main
 from genwright.core import Dataset, Part, Recipe, Refused, Run, UsageError, user
+from genwright.core.card import find_card
 from genwright.media.picture import open_picture
 from genwright.media.xmp import read_xmp
 from genwright.trust.ledger import Ledger, default_path
@@ -66,8 +68,10 @@ def test_the_run_is_judged_by_what_it_cannot_know(run: Run) -> None:
     report = json.loads(run.report_file.read_text())
     (row,) = report["rows"]
     assert row["metric"] == "denoising"
-    assert set(row["tuned"]["details"]) == {"t=0.2", "t=0.5", "t=0.8", "rows"}
+    assert set(row["tuned"]["details"]) == {"t=0.2", "t=0.5", "t=0.8", "rows", "training_rows"}
     assert row["tuned"]["details"]["rows"] == report["counts"]["held_out"] > 3
+    assert row["tuned"]["details"]["training_rows"] == report["counts"]["held_out"]
+    assert row["tuned"]["beside"]["training rows"] != row["tuned"]["value"]
     looks = [event["held_out_loss"] for event in run.events("look")]
     assert looks[-1] < looks[0]
 
@@ -80,7 +84,58 @@ def test_samples_are_files_in_the_run_and_pictures_in_the_report(run: Run) -> No
     sample = json.loads(run.report_file.read_text())["samples"][0]
     assert sample["files"]["tuned"][0]["path"].startswith("samples/tuned/")
     page = (run.folder / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 2 * 2, "wanted and tuned, twice"
+    assert page.count("data:image/png;base64,") == 2 * 2 + 2 * 3, "wanted and tuned; wanted and two languages"
+
+
+def test_the_same_is_asked_in_two_languages_with_one_seed(run: Run, tmp_path: Path) -> None:
+    (sheet,) = json.loads(run.report_file.read_text())["sheets"]
+    assert sheet["name"] == "languages"
+    held_out = Dataset.open(run.data / "held_out.jsonl")
+    for line in sheet["lines"]:
+        wanted, english, chinese = line
+        row = int(Path(english["path"]).stem.split("-")[0])
+        assert wanted["path"].startswith("data/files/")
+        assert english["text"] == f"en: {held_out[row].meta['captions']['en'][0]}"
+        assert chinese["text"] == f"zh: {held_out[row].meta['captions']['zh'][0]}"
+        options = {"style": held_out[row].meta["style"]}
+        (again,) = ask(run, chinese["text"][4:], seed=row, options=options, out=tmp_path / f"{row}.png")
+        one, other = (np.asarray(open_picture(p)).astype(int) for p in (run.folder / chinese["path"], again.path))
+        assert abs(one - other).max() <= 2
+
+
+def test_another_metric_is_judged_later_without_training_again(
+    run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """`--set metrics=[…]` of `genwright evaluate`; what a metric saw stands in the page and beside it as a file."""
+    before = (run.model / "model.safetensors").stat().st_mtime_ns
+    steps = len(list(run.events("step")))
+    (tmp_path / "network").write_bytes(b"of features")
+    (tmp_path / "looker.yaml").write_text(
+        "kind: model\ntitle: Looker\nlicence: MIT\nfiles:\n  - name: network.onnx\n    size: 11\n"
+        f"    sha256: {hashlib.sha256(b'of features').hexdigest()}\n    sources: ['file:{tmp_path / 'network'}']\n"
+    )
+    metrics = f"[denoising,{{name: copied_pictures, shown: 2}},{{name: fid, inception: {tmp_path / 'looker.yaml'}}}]"
+    assert main(["evaluate", str(run.folder), "--set", f"metrics={metrics}"]) == 0
+    assert find_card(str(tmp_path / "looker.yaml")).is_here, "the card that a metric names is fetched"
+    report = json.loads(run.report_file.read_text())
+    assert [row["metric"] for row in report["rows"]] == ["denoising", "copied_pictures"]
+    (missing,) = report["not_judged"]
+    assert missing["metric"] == "fid"
+    assert "3 answers with a picture" in missing["why"]
+    assert (run.model / "model.safetensors").stat().st_mtime_ns == before
+    assert len(list(run.events("step"))) == steps
+    sheet = report["sheets"][1]
+    assert sheet["name"] == "copied_pictures"
+    assert len(sheet["lines"]) == 2
+    for made, nearest in sheet["lines"]:
+        assert made["path"].startswith("samples/tuned/")
+        assert nearest["text"].startswith("nearest training picture")
+    assert (run.folder / "samples" / "tuned" / "copied_pictures" / "pictures.png").is_file()
+    page = (run.folder / "report.html").read_text()
+    assert "What copied_pictures saw" in page
+    assert "nearest training picture" in page
+    assert "beside it" in page
+    assert "held-out pictures" in capsys.readouterr().out
 
 
 def test_held_out_rows_are_asked_for_in_their_own_style(run: Run, tmp_path: Path) -> None:

@@ -132,6 +132,17 @@ def test_the_table_shows_values_interval_and_verdict():
     assert rows[0] == ("chrf ↑", "44.00", "42.00 … 46.00")
 
 
+def test_floors_and_baselines_stand_beside_a_figure():
+    found = facts(compared=False)
+    found["rows"][0]["tuned"]["beside"] = {"true pictures": 1.5, "<b>chance</b>": 0.04}
+    columns, rows = table_rows(found)
+    assert columns == ("metric", "tuned", "95 % interval", "beside it")
+    assert [row[-1] for row in rows] == ["true pictures 1.50 · <b>chance</b> 0.040", ""]
+    text = page(found)
+    assert "true pictures 1.50<br>&lt;b&gt;chance&lt;/b&gt; 0.040" in text
+    assert table_rows(facts())[0][-1] == "", "no column where nothing stands beside"
+
+
 def test_the_sentence_says_what_is_better_and_what_is_worse():
     assert summary(facts()) == "Tuned beside base on the same held-out rows: better in chrf; worse in forgetting."
 

@@ -2,6 +2,8 @@
 
 Mean squared error of pixels from -1 to 1, the same noise for every model, so that models and checkpoints compare. In
 the details stand the times apart: early on the way from noise the whole composition is guessed, late only detail.
+Beside it stands the same error on training rows: where it is far smaller, the model has begun to know its pictures by
+heart.
 """
 
 from typing import Any
@@ -14,14 +16,18 @@ from genwright.judging.intervals import RESAMPLES, mean_score
 needs = frozenset({"errors"})
 
 
-def score(pairs: Pairs, settings: Settings, *, bootstrap: int = RESAMPLES, seed: int = 0, **context: Any) -> Score:
-    """Raises UsageError when the model cannot tell such errors."""
+def score(
+    pairs: Pairs, settings: Settings, *, learned: Pairs = (), bootstrap: int = RESAMPLES, seed: int = 0, **context: Any
+) -> Score:
+    """`learned` are training rows with their errors. Raises UsageError when the model cannot tell such errors."""
     known = [pair.errors for pair in pairs if pair.errors]
     if not known:
         raise UsageError("This model tells no error of its own.", "Leave `denoising` out.")
     by_time = {name: float(np.mean([one[name] for one in known])) for name in known[0]}
+    seen = [float(np.mean(list(pair.errors.values()))) for pair in learned if pair.errors]
     return mean_score(
         [float(np.mean(list(one.values()))) for one in known], bootstrap=bootstrap, seed=seed, unit="mean square",
         higher_is_better=False, signature=f"denoising|{'+'.join(by_time)}|pixels:-1..1",
-        details={**by_time, "rows": len(known)},
+        beside={"training rows": float(np.mean(seen))} if seen else {},
+        details={**by_time, "rows": len(known), "training_rows": len(seen)},
     )  # fmt: skip
