@@ -99,16 +99,16 @@ def rebuild(run: Run) -> list[Path]:
 
 def table_rows(report: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Column names and rows of plain words."""
+    columns: tuple[str, ...] = COLUMNS
+    rows: list[tuple[str, ...]] = []
     if report["compared"]:
-        columns, rows = COLUMNS, [_row(row) for row in report["rows"]]
+        rows = [_row(row) for row in report["rows"]]
     else:
         columns = ("metric", "tuned", "95 % interval")
         rows = [(_name(row), figure(row["tuned"]["value"]), interval(row["tuned"])) for row in report["rows"]]
     if any(row["tuned"].get("beside") for row in report["rows"]):
-        columns, rows = (
-            (*columns, BESIDE),
-            [(*cells, beside(row["tuned"])) for cells, row in zip(rows, report["rows"], strict=True)],
-        )
+        columns = (*columns, BESIDE)
+        rows = [(*cells, beside(row["tuned"])) for cells, row in zip(rows, report["rows"], strict=True)]
     return columns, rows
 
 

@@ -65,7 +65,8 @@ def frechet(some: np.ndarray, others: np.ndarray) -> float:
     >>> round(frechet(one, one), 6), round(frechet(one, one + [3, 0, 4]), 6)
     (0.0, 25.0)
     """
-    roots, variances = [], 0.0
+    roots: list[Any] = []
+    variances = 0.0
     for one in (some, others):
         spread = (one - one.mean(0)) / np.sqrt(len(one) - 1)  # its covariance is spread.T @ spread
         variances += float((spread**2).sum())
