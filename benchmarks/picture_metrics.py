@@ -56,10 +56,9 @@ def main() -> None:
     find = _finder(train[: args.probe], known, held_out)
     true = find(features(pictures_of(first), SIDE), first)
     print(f"{signature(SIDE)}; {len(first)} pictures against {len(reference)} of other concepts\n")
-    print(
-        "| pictures | KID × 1000 | Gaussian MMD × 1000 | precision | recall | coverage | Fréchet | R@1 | R@5 | R@10 | R@5 ratio |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    columns = ("pictures", "KID × 1000", "Gaussian MMD × 1000", "precision", "recall", "F1", "coverage", "Fréchet", "R@1",
+               "R@5", "R@10", "R@5 ratio")  # fmt: skip
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     with tempfile.TemporaryDirectory() as place:
         for name, paths in _ladder(first, train, Path(place)):
             seen = features(paths, SIDE)
@@ -67,9 +66,10 @@ def main() -> None:
             low, high = jackknife(value, *without)
             near, likeness = mmd(seen, reference, gaussian(width))[0], compared(seen, reference, 3)
             found = find(seen, first)
-            figures = [likeness["precision"], likeness["recall"], likeness["coverage"]]
+            figures = [likeness[one] for one in ("precision", "recall", "f1", "coverage")]
+            ends = f"({SCALE * (low or 0):.1f} … {SCALE * (high or 0):.1f})"
             print(
-                f"| {name} | {SCALE * value:.1f} ({SCALE * (low or 0):.1f} … {SCALE * (high or 0):.1f}) | {SCALE * near:.1f} | "
+                f"| {name} | {SCALE * value:.1f} {ends} | {SCALE * near:.1f} | "
                 + " | ".join(f"{one:.2f}" for one in figures)
                 + f" | {frechet(seen, reference):.0f} | "
                 + " | ".join(f"{found[k]:.2f}" for k in (1, 5, 10))
@@ -167,9 +167,8 @@ def _styles(rows: list[Example], known: np.ndarray) -> None:
 
 def _floor(known: np.ndarray, draws: int = 200) -> None:
     """Two random sets of the same pictures: KID is 0; what it says, and how often its interval holds 0."""
-    print(
-        "\n| made | reference | KID × 1000, middle 95 % of 200 draws | intervals that hold 0 | Fréchet, mean of 5 |\n|---|---|---|---|---|"
-    )
+    print(f"\n| made | reference | KID × 1000, middle 95 % of {draws} | intervals that hold 0 | Fréchet, mean of 5 |")
+    print("|---|---|---|---|---|")
     for made, others in ((64, 600), (200, 600), (600, 600)):
         values, held = [], 0
         for _ in range(draws):
