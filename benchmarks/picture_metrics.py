@@ -56,8 +56,8 @@ def main() -> None:
     find = _finder(train[: args.probe], known, held_out)
     true = find(features(pictures_of(first), SIDE), first)
     print(f"{signature(SIDE)}; {len(first)} pictures against {len(reference)} of other concepts\n")
-    columns = ("pictures", "KID × 1000", "Gaussian MMD × 1000", "precision", "recall", "F1", "coverage", "Fréchet", "R@1",
-               "R@5", "R@10", "R@5 ratio")  # fmt: skip
+    columns = ("pictures", "KID × 1000", "Gaussian MMD × 1000", "precision", "recall", "F1", "coverage", "Fréchet",
+               "R@1", "R@5", "R@10", "R@5 ratio")  # fmt: skip
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     with tempfile.TemporaryDirectory() as place:
         for name, paths in _ladder(first, train, Path(place)):

@@ -1,5 +1,4 @@
-"""Picture retrieval: do the answers' pictures find their own words among those of all held-out rows, as often as true
-ones?
+"""Picture retrieval: how often the answers' pictures find their own words, as a share of what true pictures reach.
 
 A stand-in for CLIP's score, made of what packages bring: a closed-form ridge regression from EfficientNet-Lite0's
 features to a text embedding, fitted on training pictures (of other concepts than the held-out ones, where the split

@@ -1,4 +1,4 @@
-"""Precision and recall of pictures: do answers look true (precision), and is all that is true among them (recall)?
+"""Precision and recall of pictures: whether answers look true, and whether all that is true is among them.
 
 Kynkäänniemi et al. 2019: a picture counts as like a set when it lies within the distance that some picture of the set
 keeps from its k-th neighbour, in EfficientNet-Lite0's features. The value is their harmonic mean, for precision alone
