@@ -267,7 +267,11 @@ class Recipe(BaseModel):
 
     @property
     def chosen_objective(self) -> Chosen:
-        return self.objective or choose("objectives", self.task.thing.objective)
+        """The recipe's, else that of the engine it names, else the task's."""
+        if self.objective:
+            return self.objective
+        engine = shelves["engines"].load(self.model.engine) if self.model.engine else None
+        return choose("objectives", getattr(engine, "objective", self.task.thing.objective))
 
     @property
     def chosen_metrics(self) -> list[Chosen]:
