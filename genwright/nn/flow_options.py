@@ -72,6 +72,8 @@ class PictureOptions(Settings):
 
     @model_validator(mode="after")
     def _sound(self) -> PictureOptions:
+        if self.negative and self.guidance < 1:
+            raise ValueError("negative needs a guidance of 1 or more: below that the picture is painted like it")
         low, high = self.interval
         if not 0 <= low <= high <= 1:
             raise ValueError("interval must be two times between 0 and 1, the smaller one first")
