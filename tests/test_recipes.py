@@ -38,10 +38,7 @@ def test_a_recipe_says_what_it_needs_and_what_to_expect(path):
 def test_a_recipe_is_carried_out(path, tmp_path):
     # The big model's likelihoods take a minute: once is enough.
     recipe = Recipe.load(path)
-    if "/" in recipe.model.source and not Path(recipe.model.source).exists():
-        pytest.skip(f"whoever uses it brings {recipe.model.source}")
-    odd = () if hasattr(recipe.task.settings, "max_new_tokens") else ("task.max_new_tokens",)
-    small = {key: value for key, value in SMALL.items() if key not in odd}
+    small = _small(recipe) | _first_stage(recipe, tmp_path)
     whole = not recipe.model.source or recipe.method.name == "none" or path.stem == "aws_assistant"
     run = gw.run(path, tmp_path / "run", changes=small, until="export" if whole else "tune")
     wanted = [] if recipe.method.name == "none" else [1, 2]
@@ -50,3 +47,18 @@ def test_a_recipe_is_carried_out(path, tmp_path):
     assert not whole or bool(json.loads(run.report_file.read_text())["rows"]) == judged
     assert (run.model / "genwright.json").is_file() == bool(wanted)
     assert (run.data / "report.md").is_file()
+
+
+def _small(recipe):
+    odd = () if hasattr(recipe.task.settings, "max_new_tokens") else ("task.max_new_tokens",)
+    return {key: value for key, value in SMALL.items() if key not in odd}
+
+
+def _first_stage(recipe, tmp_path):
+    """For a recipe that goes on from another's run (`model: runs/NAME`): that run in small, as a change of it."""
+    source = Path(recipe.model.source or "")
+    if source.parts[:1] != ("runs",):
+        return {}
+    (before,) = (path for path in RECIPES if path.stem == source.name)
+    first = gw.run(before, tmp_path / source.name, changes=_small(recipe), until="tune")
+    return {"model.source": str(first.folder)}

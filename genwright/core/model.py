@@ -110,7 +110,8 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Measurer(Protocol):
-    """A model that can say how far off it is on an example, where there is no likelihood (a denoiser)."""
+    """A model that can say how far off it is on an example, where there is no likelihood (a denoiser). One that tells
+    plain baselines beside itself has `study(examples)`, which is handed the training rows first."""
 
     def measure(self, examples: Sequence[Example]) -> Iterator[Mapping[str, float]]:
         """Errors of each example by name, always the same for the same weights; lower is better."""

@@ -268,14 +268,16 @@ class Recipe(BaseModel):
     @property
     def chosen_objective(self) -> Chosen:
         """The recipe's, else that of the engine it names, else the task's."""
-        if self.objective:
-            return self.objective
-        engine = shelves["engines"].load(self.model.engine) if self.model.engine else None
-        return choose("objectives", getattr(engine, "objective", self.task.thing.objective))
+        return self.objective or choose("objectives", self._usual("objective"))
 
     @property
     def chosen_metrics(self) -> list[Chosen]:
-        return self.metrics if self.metrics is not None else [choose("metrics", m) for m in self.task.thing.metrics]
+        """The recipe's, else those of the engine it names, else the task's."""
+        return self.metrics if self.metrics is not None else [choose("metrics", m) for m in self._usual("metrics")]
+
+    def _usual(self, what: str) -> Any:
+        engine = shelves["engines"].load(self.model.engine) if self.model.engine else None
+        return getattr(engine, what, getattr(self.task.thing, what))
 
 
 def read_fields(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ stands beside the patches as a few tokens. RMSNorm, normed queries and keys (Deh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,27 +18,15 @@ from torch.nn import functional as F
 
 from .dit_fused import gated, looked, modulated
 from .int8 import Int8Linear
-from .picture_rows import caption_vectors
-from .pixels import AUGMENTS
+from .told import Condition, Told
+
+Look = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # of queries, keys and values; see `dit_fused.looked`
 
 
-@dataclass(frozen=True)
-class Condition:
-    """What a picture is painted by, apart from the time: `vector` (B, d) and `tokens` (B, k, d)."""
-
-    vector: Tensor
-    tokens: Tensor
-
-    def __getitem__(self, rows: Any) -> Condition:
-        return Condition(self.vector[rows], self.tokens[rows])
-
-
-class Dit(nn.Module):
+class Dit(Told):
     """The network. `config` is a `FlowConfig`, `reader_width` that of a caption's vector, `styles` a count."""
 
     blocks: Any  # nn.ModuleList of Block
-    words: nn.Embedding | None
-    text_tokens: nn.Linear | None
     seams: Seams | None
 
     def __init__(self, config: Any, reader_width: int, styles: int):
@@ -48,12 +36,7 @@ class Dit(nn.Module):
         self.patches = nn.Linear(inputs, d)
         self.places = nn.Embedding(tokens, d)
         self.time = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
-        self.caption = nn.Sequential(nn.Linear(reader_width, d), nn.SiLU(), nn.Linear(d, d))
-        self.no_caption = nn.Parameter(torch.zeros(reader_width))
-        self.styles = nn.Embedding(styles + 1, d)  # 0: any style
-        self.augment = nn.Linear(AUGMENTS, d, bias=False)
-        self.words = nn.Embedding(config.words + 1, reader_width) if config.text_encoder == "learned" else None
-        self.text_tokens = nn.Linear(reader_width, config.text_tokens * d) if config.text_tokens else None
+        self.hear(config, reader_width, styles)
         self.modulation = nn.Linear(d, 6 * d)
         inside = round(config.mlp * d / 32) * 32
         self.blocks = nn.ModuleList(Block(d, config.heads, inside) for _ in range(config.depth))
@@ -71,10 +54,8 @@ class Dit(nn.Module):
                     nn.init.zeros_(part.bias)
         side = self.shape.size // self.shape.patch
         self.places.weight.data.copy_(waves_2d(side, self.shape.width))
-        nn.init.normal_(self.styles.weight, std=0.02)
-        if self.words is not None:
-            nn.init.normal_(self.words.weight, std=1.0)
-        for layer in (self.modulation, self.last_modulation, self.out, self.augment):
+        self.begin_hearing()
+        for layer in (self.modulation, self.last_modulation, self.out):
             nn.init.zeros_(layer.weight)
 
     # -- the story ---------------------------------------------------------------------------------------------------
@@ -96,30 +77,10 @@ class Dit(nn.Module):
     def in_dtype(self, dtype: torch.dtype) -> None:
         """Keep the large weights in `dtype`, for answering: what autocast would do at every call, done once. With int8
         the blocks multiply whole numbers (nn/int8.py)."""
-        if dtype == torch.int8:
-            for block in self.blocks:
-                for name in ("qkv", "proj", "up", "down"):
-                    setattr(block, name, Int8Linear(getattr(block, name)))
-            return
-        self.patches.to(dtype)
+        if dtype != torch.int8:
+            self.patches.to(dtype)
         for block in self.blocks:
-            for layer in (block.qkv, block.proj, block.up, block.down):
-                layer.to(dtype)
-
-    def condition(self, captions: Tensor, untold: Tensor, styles: Tensor, augment: Tensor | None = None) -> Condition:
-        """Captions as their reader gives them, with `untold` (B,) where there is none; styles (B,) from 1, 0 is any;
-        `augment` (B, 5) says how the pictures were changed."""
-        words = torch.where(untold[:, None], self.no_caption, self.caption_vectors(captions))
-        vector = self.caption(words) + self.styles(styles)
-        if augment is not None:
-            vector = vector + self.augment(augment)
-        if self.text_tokens is None:
-            return Condition(vector, vector.new_zeros(len(vector), 0, self.shape.width))
-        return Condition(vector, self.text_tokens(words).unflatten(1, (self.shape.text_tokens, -1)))
-
-    def caption_vectors(self, captions: Tensor) -> Tensor:
-        """(B, w) with entries of size 1 or so, from unit vectors (B, w) or from word numbers (B, L)."""
-        return caption_vectors(captions, self.words)
+            block.in_dtype(dtype)
 
 
 class Block(nn.Module):
@@ -136,10 +97,16 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(0.0)  # set by train.dropout
         self.own_bias = nn.Parameter(torch.zeros(6, 1, width))  # of the shared modulation, in this block
 
-    def forward(self, h: Tensor, shared: Tensor, dtype: torch.dtype) -> Tensor:
-        """`h` and the modulation stay in float32; the products are made in `dtype`."""
+    def in_dtype(self, dtype: torch.dtype) -> None:
+        """The layers that multiply, for answering; after int8 they learn nothing more."""
+        for name in ("qkv", "proj", "up", "down"):
+            layer = getattr(self, name)
+            setattr(self, name, Int8Linear(layer) if dtype == torch.int8 else layer.to(dtype))
+
+    def forward(self, h: Tensor, shared: Tensor, dtype: torch.dtype, look: Look = looked) -> Tensor:
+        """`h` and the modulation stay in float32; the products are made in `dtype`. `look` is who sees what."""
         shift, scale, gate, shift2, scale2, gate2 = (shared + self.own_bias).unbind(1)
-        seen = looked(self.qkv(modulated(h, shift, scale, dtype)), self.q_norm, self.k_norm, self.heads)
+        seen = look(self.qkv(modulated(h, shift, scale, dtype)), self.q_norm, self.k_norm, self.heads)
         h = torch.addcmul(h, gate, self.proj(seen).float())
         inside = gated(self.up(modulated(h, shift2, scale2, dtype)))
         return torch.addcmul(h, gate2, self.dropout(self.down(inside)).float())

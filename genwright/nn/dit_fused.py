@@ -25,12 +25,13 @@ def modulated(h: Tensor, shift: Tensor, scale: Tensor, dtype: torch.dtype) -> Te
     return found
 
 
-def looked(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, heads: int) -> Tensor:
+def looked(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
     """Attention of every token to every other, (B, T, d), from (B, T, 3 d); queries and keys RMS-normed a head and
-    scaled by weights (d / heads,). Without gradients `qkv` is used up."""
+    scaled by weights (d / heads,). `mask` (T, T) is added to the scores: -inf where a row must not look. Without
+    gradients `qkv` is used up."""
     if not torch.is_grad_enabled() and qkv.dtype == torch.float32:
-        return _looked_in_place(qkv, q_weight, k_weight, heads)
-    found: Tensor = _Looked.apply(qkv, q_weight, k_weight, heads)
+        return _looked_in_place(qkv, q_weight, k_weight, heads, mask)
+    found: Tensor = _Looked.apply(qkv, q_weight, k_weight, heads, mask)
     return found
 
 
@@ -43,7 +44,7 @@ def gated(both: Tensor) -> Tensor:
     return found
 
 
-def _looked_in_place(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, heads: int) -> Tensor:
+def _looked_in_place(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, heads: int, mask: Tensor | None) -> Tensor:
     """For answering: nothing is copied, and one weight, on the queries, does for both."""
     b, t, three = qkv.shape
     parts = qkv.view(b, t, 3, heads, three // 3 // heads)
@@ -51,7 +52,7 @@ def _looked_in_place(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, heads: int
     both.mul_(_rms(both))
     parts[:, :, 0].mul_(q_weight * k_weight)
     q, k, v = parts.permute(2, 0, 3, 1, 4).unbind()
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, t, three // 3)
+    return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).reshape(b, t, three // 3)
 
 
 class _Modulated(Function):
@@ -74,7 +75,7 @@ class _Modulated(Function):
 
 class _Looked(Function):
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, q_weight: Tensor, k_weight: Tensor, heads: int) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, q_weight: Tensor, k_weight: Tensor, heads: int, mask: Tensor | None) -> Tensor:
         b, t, three = qkv.shape
         size = three // 3 // heads
         parts = qkv.view(b, t, 3, heads, size).permute(2, 0, 3, 1, 4)
@@ -84,7 +85,8 @@ class _Looked(Function):
         weights = torch.stack([q_weight * size**-0.5, k_weight])[:, None, None, None].to(normed.dtype)
         q, k = (normed * weights).to(qkv.dtype).view(2, b * heads, t, size)
         v = parts[2].reshape(b * heads, t, size)
-        chances = torch.softmax(torch.bmm(q, k.transpose(1, 2)), -1)
+        scores = torch.bmm(q, k.transpose(1, 2))
+        chances = torch.softmax(scores if mask is None else scores.add_(mask), -1)
         ctx.save_for_backward(normed, norm, weights, q, k, v, chances)
         seen = torch.bmm(chances, v).view(b, heads, t, size)
         return seen.transpose(1, 2).reshape(b, t, heads * size)
@@ -105,7 +107,7 @@ class _Looked(Function):
         into = dqkv.permute(2, 0, 3, 1, 4)
         into[:2].copy_(dn)
         into[2].copy_(torch.bmm(chances.transpose(1, 2), here).view(b, heads, t, size))
-        return dqkv.view(b, t, -1), dw[0] * size**-0.5, dw[1], None
+        return dqkv.view(b, t, -1), dw[0] * size**-0.5, dw[1], None, None
 
 
 class _Gated(Function):

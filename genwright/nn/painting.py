@@ -21,10 +21,10 @@ from genwright.media.enlarge import network_of
 from . import diffusion
 from .answers import AT_ONCE, answer, answer_many, seed_of, write
 from .captions import words_of
-from .dit import Condition
 from .flow_options import PictureOptions
 from .gathering import Gathered
 from .pixels import from_bytes, noise_of, to_bytes
+from .told import Condition, told_of
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _painted(model: Any, some: Sequence[Painting], files: Sequence[Path]) -> Ite
     z = diffusion.mix(given, z, start)
     with model.answering() as module:
         told, untold = _told(model, module, some), _told(model, module, some, negative=True)
-        both = Condition(torch.cat([told.vector, untold.vector]), torch.cat([told.tokens, untold.tokens]))
+        both = told.beside(untold)
 
         def predict(z: Tensor, t: float) -> Tensor:
             if scale == 1 or not low <= t <= high:
@@ -130,17 +130,12 @@ def _painted(model: Any, some: Sequence[Painting], files: Sequence[Path]) -> Ite
 def _told(model: Any, module: Any, some: Sequence[Painting], *, negative: bool = False) -> Condition:
     """What each picture is painted by, or what it should be unlike."""
     words = [one.how.negative if negative else one.words for one in some]
-    styles = torch.tensor([0 if negative else one.style for one in some], device=model.device)
-
-    def read(texts: Sequence[str]) -> Condition:
-        blank = torch.tensor([not text.strip() for text in texts], device=model.device)
-        found: Condition = module.condition(torch.from_numpy(model.reader(texts)).to(model.device), blank, styles)
-        return found
-
-    first = read(words)
+    styles = [0 if negative else one.style for one in some]
+    first = told_of(model, module, words, styles)
     if negative or not some[0].how.toward:
         return first
-    second, share = read([one.how.toward for one in some]), torch.tensor([one.share for one in some]).to(model.device)
+    second = told_of(model, module, [one.how.toward for one in some], styles)
+    share = torch.tensor([one.share for one in some]).to(model.device)
     return Condition(
         torch.lerp(first.vector, second.vector, share[:, None]),
         torch.lerp(first.tokens, second.tokens, share[:, None, None]),

@@ -161,8 +161,7 @@ def _base_of(tuned: Model, recipe: Recipe, run: Run, tell: Tell) -> tuple[Model 
     """The model before tuning, or why there is none: the same weights with the adapter off, else loaded anew."""
     if not recipe.evaluate.base:
         return None, ""
-    adapted = (run.model / "adapter_config.json").is_file() and getattr(tuned, "holds_base", True)
-    if adapted and hasattr(tuned, "untuned"):
+    if (run.model / "adapter_config.json").is_file() and hasattr(tuned, "untuned"):
         return _Untuned(tuned), ""
     if recipe.model.source is None:
         return None, "The model began with random weights, so there is no base to judge beside it."
@@ -183,11 +182,9 @@ class _Untuned:
 
     def __init__(self, learner: Any):
         self._learner = learner
-        for ability in ("generate_many", "likelihood", "measure"):
+        for ability in ("generate_many", "likelihood"):
             if hasattr(learner, ability):
                 setattr(self, ability, partial(self._within, getattr(learner, ability)))
-        if hasattr(learner, "options"):
-            self.options = learner.options
 
     def generate(self, request: Request) -> Iterator[Part]:
         yield from self._within(self._learner.generate, request)
@@ -286,6 +283,8 @@ def _put_to(model: Model, asked: _Questions, name: str, tell: Tell, folder: Path
             side.likely = _likelihoods(model, rows, tell)
             side.general = _likelihoods(model, asked.general.examples, tell)
     elif isinstance(model, Measurer) and any("errors" in needs_of(metric) for metric in asked.metrics):
+        if study := getattr(model, "study", None):  # it tells how far counting the training rows comes, too
+            study(asked.train)
         tell.stage(f"Errors on the held-out rows ({name})", len(asked.held_out))
         side.likely = _errors(model, asked.held_out, tell)
         with suppress(UsageError):  # a training row that the model passed over

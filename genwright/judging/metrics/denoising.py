@@ -20,14 +20,18 @@ def score(
     pairs: Pairs, settings: Settings, *, learned: Pairs = (), bootstrap: int = RESAMPLES, seed: int = 0, **context: Any
 ) -> Score:
     """`learned` are training rows with their errors. Raises UsageError when the model cannot tell such errors."""
-    known = [pair.errors for pair in pairs if pair.errors]
+    known, seen = _by_time(pairs), [float(np.mean(list(one.values()))) for one in _by_time(learned)]
     if not known:
-        raise UsageError("This model tells no error of its own.", "Leave `denoising` out.")
+        raise UsageError("This model tells no error of denoising.", "Leave `denoising` out.")
     by_time = {name: float(np.mean([one[name] for one in known])) for name in known[0]}
-    seen = [float(np.mean(list(pair.errors.values()))) for pair in learned if pair.errors]
     return mean_score(
         [float(np.mean(list(one.values()))) for one in known], bootstrap=bootstrap, seed=seed, unit="mean square",
         higher_is_better=False, signature=f"denoising|{'+'.join(by_time)}|pixels:-1..1",
         beside={"training rows": float(np.mean(seen))} if seen else {},
         details={**by_time, "rows": len(known), "training_rows": len(seen)},
     )  # fmt: skip
+
+
+def _by_time(pairs: Pairs) -> list[dict[str, float]]:
+    told = ({name: error for name, error in (p.errors or {}).items() if name.startswith("t=")} for p in pairs)
+    return [errors for errors in told if errors]
