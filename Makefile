@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 RECIPE := recipes/text/aws_assistant.yaml
 RUN := runs/aws_assistant
 ASK := "Create an IAM user named Bob"
+CARDS := smollm2-135m-instruct hibari kokoro-82m whisper-base opennsfw upscale-fast efficientnet-lite0 all-minilm-l6-v2
 
 .PHONY: demo test check quick clients lint types docs setup setup-dev clean lock
 
@@ -22,7 +23,7 @@ demo: setup  ## your data to a served model: the whole product in a few minutes
 	@echo; echo "Next: $(BIN)/genwright serve $(RUN)   — OpenAI's API on http://127.0.0.1:8484/v1"
 
 test: setup-dev  ## all tests, on real weights too
-	for card in smollm2-135m-instruct hibari kokoro-82m whisper-base efficientnet-lite0 all-minilm-l6-v2; do $(BIN)/genwright models pull $$card || exit 1; done
+	for card in $(CARDS); do $(BIN)/genwright models pull $$card || exit 1; done
 	GENWRIGHT_TEST_WEIGHTS=1 $(BIN)/python -m pytest
 
 clients: setup-dev  ## other people's clients against our server (needs Node 20 for the JavaScript one)

@@ -39,6 +39,9 @@ def test_a_recipe_is_carried_out(path, tmp_path):
     # The big model's likelihoods take a minute: once is enough.
     recipe = Recipe.load(path)
     small = _small(recipe) | _first_stage(recipe, tmp_path)
+    source = str(small.get("model.source", recipe.model.source or ""))
+    if "/" in source and not Path(source).exists():
+        pytest.skip(f"whoever uses it brings {source}")
     whole = not recipe.model.source or recipe.method.name == "none" or path.stem == "aws_assistant"
     run = gw.run(path, tmp_path / "run", changes=small, until="export" if whole else "tune")
     wanted = [] if recipe.method.name == "none" else [1, 2]

@@ -33,13 +33,14 @@ def export(run: Run, folder: Path, settings: Settings, *, tell: Tell = SILENT) -
         for path in files:
             shutil.copyfile(path, partial / path.name)
             tell.advance()
+        library = "diffusers" if tuned.facts.get("engine") == "diffusers" else "PEFT"
         config = dict(tuned.adapter) | {"base_model_name_or_path": base}
         (partial / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         finish(
             partial,
             run,
             format="adapter",
-            notes=[f"A {tuned.kind} adapter; load it with PEFT onto {base or 'its base'}."],
+            notes=[f"A {tuned.kind} adapter; load it with {library} onto {base or 'its base'}."],
         )
         names = sorted(p.name for p in partial.iterdir())
     return [folder / name for name in names]

@@ -11,7 +11,7 @@ from pydantic import Field
 from genwright import core
 from genwright.core import SILENT, Run, Tell, UsageError
 from genwright.nn.release import Tuned, finish, whole_folder
-from genwright.nn.weights import check_model_folder, parameters_in, sha256_of
+from genwright.nn.weights import check_model_folder, parameters_in, sha256_of, weight_files
 
 
 class Settings(core.Settings):
@@ -32,24 +32,26 @@ def export(run: Run, folder: Path, settings: Settings, *, tell: Tell = SILENT) -
         )
     check_model_folder(run.model)
     left = {"README.md", *tuned.facts.get("only_to_learn", ())}
-    files = [path for path in sorted(run.model.iterdir()) if path.is_file() and path.name not in left]
+    files = [path for path in sorted(run.model.rglob("*")) if path.is_file() and path.name not in left]
     tell.stage("copying", len(files))
     with whole_folder(folder) as partial:
         for path in files:
+            to = partial / path.relative_to(run.model)
+            to.parent.mkdir(exist_ok=True)
             if settings.dtype == "bfloat16" and path.suffix == ".safetensors":
-                _round(path, partial / path.name)
+                _round(path, to)
             else:
-                shutil.copyfile(path, partial / path.name)
+                shutil.copyfile(path, to)
             tell.advance()
-        weights = sorted(partial.glob("*.safetensors"))
-        sums = "".join(f"{sha256_of(path)}  {path.name}\n" for path in weights)
+        weights = weight_files(partial)
+        sums = "".join(f"{sha256_of(path)}  {path.relative_to(partial).as_posix()}\n" for path in weights)
         (partial / "SHA256SUMS").write_text(sums, encoding="utf-8")
         exact = "The weights exactly as tuning left them"
         size = sum(path.stat().st_size for path in weights) / 1e6
         notes = [f"{exact if settings.dtype == 'kept' else 'The weights in bfloat16'}: "
                  f"{parameters_in(weights) / 1e6:.1f} million numbers, {size:.1f} MB."]  # fmt: skip
         finish(partial, run, format="safetensors", notes=notes)
-        names = sorted(p.name for p in partial.iterdir())
+        names = sorted(path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
     return [folder / name for name in names]
 
 

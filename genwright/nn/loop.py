@@ -91,6 +91,7 @@ class Context:
     objective: Chosen
     encode: Callable[[Example], Encoded]
     device: torch.device
+    folder: Path
     step_number: int = 0
 
 
@@ -147,7 +148,7 @@ def fit(
         machine.seed_all(seed)  # whether rows were encoded just now or long ago
         if prepare := getattr(objective.module, "prepare", None):
             prepare(learner, objective.settings)
-        context = Context(seed, train, objective, encode, place)
+        context = Context(seed, train, objective, encode, place, folder)
         training = _Training(
             learner, rows, looked, objective, regularizers, settings, seed, folder, log, tell, watch, place, context,
             crew,

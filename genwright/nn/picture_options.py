@@ -48,3 +48,9 @@ class AskedOptions(Settings):
     )
     guidance: float = Field(3.0, ge=0, le=50, description="How strictly the words are kept to; 1 is without guidance")
     quality: int = Field(90, ge=0, le=100, description="Of JPEG and WebP files; 100 loses least and takes most bytes")
+
+    @model_validator(mode="after")
+    def _unlike(self) -> AskedOptions:
+        if self.negative and self.guidance < 1:
+            raise ValueError("negative needs a guidance of 1 or more: below that the picture is painted like it")
+        return self

@@ -36,8 +36,18 @@ class Pictures:
 def encode(example: Example, reader: Reader, *, size: int, slots: int, style: int, wordless: bool = False) -> Encoded:
     """Pixels (S, S, 3), all captions of the row and the number of its style; the weight is one picture.
 
-    Captions are the words asked and those in `meta["captions"]`, {language: [caption, …]}. Raises Unlearnable for a
-    row without picture, without words (unless `wordless`: then one caption that is empty), or with a file that is none.
+    Raises Unlearnable as `captioned` does, but for a row without words when `wordless`: it has one caption, empty.
+    """
+    pixels, captions = captioned(example, size, wordless=wordless)
+    sequence = {"pixels": pixels, "captions": reader(captions or [""]), "style": np.int64(style)}
+    return Encoded((sequence,), slots, 1.0)
+
+
+def captioned(example: Example, size: int, *, wordless: bool = False) -> tuple[np.ndarray, list[str]]:
+    """Pixels (S, S, 3) uint8 of the answer's picture, and its captions: the words asked and those in
+    `meta["captions"]`, {language: [caption, …]}.
+
+    Raises Unlearnable for a row without picture, without words (unless `wordless`), or with a file that is none.
     """
     from genwright.media.picture import as_array
 
@@ -49,11 +59,9 @@ def encode(example: Example, reader: Reader, *, size: int, slots: int, style: in
     if not captions and not wordless:
         raise Unlearnable("the picture has no caption")
     try:
-        pixels = as_array(path, size)
+        return as_array(path, size), captions
     except GenwrightError as error:
         raise Unlearnable(f"the picture cannot be read: {error.message}") from None
-    sequence = {"pixels": pixels, "captions": reader(captions or [""]), "style": np.int64(style)}
-    return Encoded((sequence,), slots, 1.0)
 
 
 def collate(items: Sequence[Encoded], seeds: Sequence[int] = ()) -> Pictures:

@@ -19,6 +19,7 @@ from genwright.core.errors import ModelError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".joblib")
 MANIFEST = "genwright.json"
+PIPELINE = "model_index.json"  # of a folder whose components have folders of their own
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,
          "U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "C64": 64, "F4": 4}  # fmt: skip
 _LARGEST_HEADER = 100_000_000  # bytes; the format's own limit
@@ -38,6 +39,8 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise ModelError(f"There is no model folder {folder}.", "Give a folder in Hugging Face layout, or a GGUF file.")
+    if (folder / PIPELINE).is_file():
+        return _check_pipeline(folder)
     name = "adapter_config.json" if (folder / "adapter_config.json").is_file() else "config.json"
     config = read_json(folder / name)
     for described in ("config.json", "adapter_config.json", "tokenizer_config.json", "generation_config.json"):
@@ -49,8 +52,24 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _check_pipeline(folder: Path) -> dict[str, Any]:
+    """The same for a pipeline: each component's folder; returns the parsed model_index.json."""
+    for described in (folder / PIPELINE, *sorted(folder.glob("*/*config.json"))):
+        refuse_own_code(read_json(described), described)
+    for path in weight_files(folder):
+        check_safetensors(path)
+    return read_json(folder / PIPELINE)
+
+
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder, in order. Raises ModelError when there are only pickles, or none."""
+    """The safetensors files of a model folder (of a pipeline: of its components' folders), in order.
+
+    Raises ModelError when there are only pickles, or none.
+    """
+    if (folder / PIPELINE).is_file():
+        parts = {file.parent for file in folder.glob("*/*") if file.suffix in (".safetensors", *PICKLES)}
+        if parts:
+            return [file for part in sorted(parts) for file in weight_files(part)]
     for index in sorted(folder.glob("*.safetensors.index.json")):
         shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
@@ -153,7 +172,7 @@ def weights_digest(path: Path) -> str:
     """sha256 (hex) of a weights file; for a folder that of its one safetensors file, or of the list of several."""
     if path.is_file():
         return sha256_of(path)
-    digests = [sha256_of(file) for file in sorted(path.glob("*.safetensors"))]
+    digests = [sha256_of(file) for file in weight_files(path)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 

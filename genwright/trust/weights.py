@@ -35,8 +35,11 @@ def check_weights(path: Path) -> None:
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder, checked. Raises ModelError when there are none, or only pickles."""
-    found = sorted(folder.glob("*.safetensors"))
+    """The safetensors files of a model folder (of a pipeline: of its components' folders), checked.
+
+    Raises ModelError when there are none, or only pickles.
+    """
+    found = sorted(folder.glob("*/*.safetensors" if (folder / "model_index.json").is_file() else "*.safetensors"))
     if not found:
         pickled = sorted(p for p in folder.iterdir() if p.suffix in PICKLES)
         if pickled:

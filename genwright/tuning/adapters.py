@@ -71,6 +71,8 @@ def wrap(learner: Learner, config: Any, method: str, *, seed: int) -> Learner:
     from peft import get_peft_model
 
     config.task_type = task_type(learner.module)
+    if config.is_prompt_learning and config.task_type is None:
+        raise UsageError(f"{method} puts virtual tokens before text, and this model writes none.", "Use `lora`.")
     if is_adapted(learner.module):
         _go_on(learner.module, config)
     else:

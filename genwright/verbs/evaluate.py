@@ -161,7 +161,8 @@ def _base_of(tuned: Model, recipe: Recipe, run: Run, tell: Tell) -> tuple[Model 
     """The model before tuning, or why there is none: the same weights with the adapter off, else loaded anew."""
     if not recipe.evaluate.base:
         return None, ""
-    if (run.model / "adapter_config.json").is_file() and hasattr(tuned, "untuned"):
+    adapted = (run.model / "adapter_config.json").is_file() and getattr(tuned, "holds_base", True)
+    if adapted and hasattr(tuned, "untuned"):
         return _Untuned(tuned), ""
     if recipe.model.source is None:
         return None, "The model began with random weights, so there is no base to judge beside it."
@@ -182,9 +183,11 @@ class _Untuned:
 
     def __init__(self, learner: Any):
         self._learner = learner
-        for ability in ("generate_many", "likelihood"):
+        for ability in ("generate_many", "likelihood", "measure"):
             if hasattr(learner, ability):
                 setattr(self, ability, partial(self._within, getattr(learner, ability)))
+        if hasattr(learner, "options"):
+            self.options = learner.options
 
     def generate(self, request: Request) -> Iterator[Part]:
         yield from self._within(self._learner.generate, request)

@@ -167,7 +167,7 @@ def open_model(
 
 def seal(folder: Path) -> dict[str, str]:
     """Write SHA256SUMS for the weights of a model folder, so that a flipped bit is noticed at the next loading."""
-    sums = {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}
+    sums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in weights_in(folder)}
     write_text(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
     return sums
 
@@ -205,13 +205,14 @@ def _folder(path: Path, ref: str) -> Located:
         if not (path / "model").is_dir():
             raise ModelError(f"The run {path} has no model yet.", f"Tune it: `genwright run {path / 'recipe.yaml'}`.")
         path = path / "model"
-    if not any((path / name).is_file() for name in ("genwright.json", "config.json", "adapter_config.json")):
+    known = ("genwright.json", "config.json", "adapter_config.json")
+    if not any((path / name).is_file() for name in known) and not _engine_by_file(path):
         ggufs = sorted(path.glob("*.gguf"))
         if len(ggufs) == 1:
             return locate(str(ggufs[0]))
         raise ModelError(f"{path} is neither a run nor a model folder.", "A model folder holds a config.json.")
     files = weights_in(path)
-    sums = {file.name: sha256_of(file) for file in files}
+    sums = {file.relative_to(path).as_posix(): sha256_of(file) for file in files}
     if (path / SUMS).is_file():
         _compare(path, sums)
     kind: Literal["run", "hf"] = "run" if (path / "genwright.json").is_file() else "hf"
@@ -279,7 +280,13 @@ def _engine(found: Located | None, task: Chosen | None, purpose: str) -> str:
         return str(_config(found.path).get("engine") or wanted or "causal_lm")
     if found.card and found.card.engine and (task is None or task.name in found.card.abilities):
         return found.card.engine
-    return wanted or _engine_of_config(found)
+    return _engine_by_file(found.path) or wanted or _engine_of_config(found)
+
+
+def _engine_by_file(folder: Path) -> str:
+    """The engine that knows its models by a file (`known_by`) which lies in this folder; empty when none does."""
+    marks = {name: getattr(shelves["engines"].load(name), "known_by", None) for name in shelves["engines"]}
+    return next((name for name, mark in marks.items() if mark and (folder / mark).is_file()), "")
 
 
 def _engine_of_config(found: Located) -> str:

@@ -251,13 +251,28 @@ def test_many_are_answered_as_one_is(taught: FlowImage, tmp_path: Path) -> None:
 
 OPTIONS: dict[str, Any] = {"n": 3, "size": 40, "style": "hollow", "negative": "red", "steps": 9, "sampler": "euler",
                            "guidance": 6.0, "interval": (0.0, 0.3), "snap": 0.5, "strength": 0.3,
-                           "expand": (2, 2, 2, 2), "toward": "a blue bar", "partial": 2, "quality": 5}  # fmt: skip
+                           "expand": (2, 2, 2, 2), "toward": "a blue bar", "partial": 2, "quality": 5,
+                           "upscale": "fast"}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "key", sorted(PictureOptions.model_fields.keys() - {"upscale"})
-)  # verbs/test_pictures.py has it
-def test_every_option_of_a_request_changes_what_comes(key: str, taught: FlowImage, tmp_path: Path) -> None:
+def network_without_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of a card's: bilinear interpolation in ncnn's form."""
+    pytest.importorskip("ncnn")
+    from genwright.media.enlarge import Network
+    from genwright.nn import painting
+    from tests.engines.test_upscale import BILINEAR
+
+    (folder / "network.param").write_text(BILINEAR)
+    (folder / "network.ncnn").write_bytes(b"")
+    monkeypatch.setattr(painting, "network_of", lambda kind: Network(folder))
+
+
+@pytest.mark.parametrize("key", list(PictureOptions.model_fields))
+def test_every_option_of_a_request_changes_what_comes(
+    key: str, taught: FlowImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if key == "upscale":
+        network_without_weights(tmp_path, monkeypatch)
     given = [Part("image", path=rows(tmp_path)[0].answer.parts[0].path)] if key in ("strength", "expand") else []
     more: dict[str, Any] = {"n": 2} if key == "toward" else {}
     more |= {"out": tmp_path / "a.jpg"} if key == "quality" else {}

@@ -217,12 +217,17 @@ def test_the_ledger_has_a_row_with_the_files(studio: Studio, http: httpx.Client)
 
 
 @pytest.mark.parametrize("body", [
-    HAT | {"prompt": f"a {FORBIDDEN}"}, HAT | {"negative": f"no {FORBIDDEN}"},
-    HAT | {"prompt": f"a {FORBIDDEN}", "stream": True},
+    HAT | {"prompt": f"a {FORBIDDEN}"}, HAT | {"prompt": f"a {FORBIDDEN}", "stream": True},
 ])  # fmt: skip
 def test_a_forbidden_prompt_is_refused(http: httpx.Client, body: dict[str, Any]) -> None:
     answer = http.post("/images/generations", json=body)
     assert (answer.status_code, answer.json()["error"]["code"].split(":")[0]) == (403, "content_filter")
+
+
+def test_what_a_picture_should_be_unlike_is_no_prompt(http: httpx.Client) -> None:
+    assert http.post("/images/generations", json=HAT | {"negative": FORBIDDEN}).status_code == 200
+    answer = http.post("/images/generations", json=HAT | {"negative": FORBIDDEN, "guidance": 0.5})
+    assert (answer.status_code, "guidance" in answer.json()["error"]["message"]) == (400, True)
 
 
 def test_a_word_beside_a_mask_is_seen_by_guards(http: httpx.Client) -> None:
