@@ -152,7 +152,7 @@ class Batch:
                 files[key] = await keep_file(
                     self.house, self.notebook.lines(good), id=self.job.place[key], owner=self.job.owner,
                     name=f"{self.job.id}_{'output' if good else 'error'}.jsonl", purpose="batch_output",
-                    expires=now() + after if after else None,
+                    lives=after or None,
                 )  # fmt: skip
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
         return {"status": status, "totals": dict(totals), "at": now(), **files}

@@ -25,9 +25,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u206
 
 async def save_file(
     house: House, owner: str, name: str, purpose: str, data: bytes | Path | Iterable[bytes], *, id: str = "",
-    expires: int | None = None,
+    lives: int | None = None,
 ) -> File:  # fmt: skip
-    """Keep `data` as a file of `owner`'s, as results of jobs are; `expires` is in seconds since 1970.
+    """Keep `data` as a file of `owner`'s, as results of jobs are; it expires when it has lived `lives` seconds.
 
     A handler that may be called again after it died gives an `id` made from its job's: the file that was kept by that
     name before is given again. Raises Wrong: 507 when the disk is full, 503 when the store is away.
@@ -42,7 +42,7 @@ async def save_file(
         with house.blobs.new() as draft:
             for chunk in _chunks(data):
                 draft.write(chunk)
-            return keep(house, draft, owner, name, purpose, expires, id=id)
+            return keep(house, draft, owner, name, purpose, lives, id=id)
 
     return await asyncio.to_thread(save)
 
@@ -69,23 +69,24 @@ async def remove_file(house: House, id: str, owner: str) -> None:
     await house.store.in_thread(lambda: drop_blobs(house.store, house.blobs, {sha256}))
 
 
-def keep(house: House, draft: Draft, owner: str, name: str, purpose: str, expires: int | None, *, id: str = "") -> File:
+def keep(house: House, draft: Draft, owner: str, name: str, purpose: str, lives: int | None, *, id: str = "") -> File:
     """Make a whole draft a file; it is on the disk when this returns."""
     draft.sync()
     with house.blobs.adding():
         sha256 = draft.keep()
         with house.store.begin() as session:
-            return add(session, draft, sha256, owner, name, purpose, expires, id=id)
+            return add(session, draft, sha256, owner, name, purpose, lives, id=id)
 
 
 def add(
-    session: Session, draft: Draft, sha256: str, owner: str, name: str, purpose: str, expires: int | None, *,
+    session: Session, draft: Draft, sha256: str, owner: str, name: str, purpose: str, lives: int | None, *,
     id: str = "",
 ) -> File:  # fmt: skip
     """The row of a kept draft, under the `adding()` that kept it."""
+    made = now()
     file = File(
-        id=id or new_id("file-"), owner=owner, created=now(), name=safe_name(name), purpose=purpose, size=draft.size,
-        sha256=sha256, expires=expires,
+        id=id or new_id("file-"), owner=owner, created=made, name=safe_name(name), purpose=purpose, size=draft.size,
+        sha256=sha256, expires=None if lives is None else made + lives,
     )  # fmt: skip
     session.add(file)
     return file

@@ -17,11 +17,11 @@ from .store.tables import File
 
 async def keep_file(
     house: House, data: bytes | Iterable[bytes], *, id: str, owner: str, name: str, purpose: str,
-    expires: int | None = None,
+    lives: int | None = None,
 ) -> str:  # fmt: skip
     """Keep `data` as the file `id`; done twice it is there once. Returns the id. Raises Wrong (507)."""
 
-    return (await save_file(house, owner, name, purpose, data, id=id, expires=expires)).id
+    return (await save_file(house, owner, name, purpose, data, id=id, lives=lives)).id
 
 
 def file_for(session: Session, id: str, owner: str, purpose: str, param: str) -> File:

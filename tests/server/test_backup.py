@@ -37,7 +37,7 @@ def _fill(house: House) -> tuple[str, str]:
 
     async def more() -> str:
         file = await save_file(house, "ann", "rows.jsonl", "fine-tune", b"some rows\n" * 1000)
-        await save_file(house, "bob", "same.jsonl", "batch", b"some rows\n" * 1000, expires=4_000_000_000)
+        await save_file(house, "bob", "same.jsonl", "batch", b"some rows\n" * 1000, lives=4_000_000_000)
         job = await house.jobs.submit("fine_tuning", "ann", {"file": file.id, "rate": 1e-5}, idempotency_key="once")
         await house.jobs.event(job.id, "begun", data={"step": 1})
         await house.store.put("response", "r1", "ann", {"id": "r1", "text": "NUL \0 and half \ud800"})

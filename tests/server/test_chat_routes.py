@@ -250,7 +250,7 @@ def test_a_schema_that_cannot_be_kept_to_is_a_400(parlour: Parlour) -> None:
 def test_wrong_paths_verbs_types_and_sizes_have_the_same_body(parlour: Parlour) -> None:
     wanted = [(404, ("GET", "/v1/nothing")), (405, ("PUT", "/v1/chat/completions")), (404, ("GET", "/v1/chat")),
               (413, ("POST", "/v1/chat/completions", b" " * 10_000_001)), (501, ("POST", "/v1/videos")),
-              (501, ("POST", "/v1/audio/speech")), (501, ("GET", "/v1/assistants"))]  # fmt: skip
+              (415, ("POST", "/v1/audio/transcriptions")), (501, ("GET", "/v1/assistants"))]  # fmt: skip
     for status, given in wanted:
         found, said, _ = raw(parlour.address, *given)
         assert (found, set(said["error"])) == (status, FOUR)

@@ -174,8 +174,9 @@ def test_errors_are_the_clients_own(parlour: Parlour) -> None:
         (openai.NotFoundError, lambda c: c.chat.completions.create(**CHAT | {"model": "none"})),
         (openai.NotFoundError, lambda c: c.responses.retrieve("resp_none")),
         (openai.PermissionDeniedError, lambda c: c.responses.create(model="guarded", input="forbidden")),
-        (openai.InternalServerError, lambda c: c.images.generate(prompt="a cat")),
-        (openai.InternalServerError, lambda c: c.audio.speech.create(model="a", input="b", voice="alloy")),
+        (openai.BadRequestError, lambda c: c.images.generate(prompt="a cat")),
+        (openai.NotFoundError, lambda c: c.audio.speech.create(model="a", input="b", voice="alloy")),
+        (openai.InternalServerError, lambda c: c.containers.list()),
     ]
     for kind, ask in cases:
         with pytest.raises(kind) as error:

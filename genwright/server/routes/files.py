@@ -62,8 +62,7 @@ async def create(request: Request) -> dict[str, Any]:
             raise Wrong(400, "The file is empty.", param="file", code="empty_file")
         name = form.filename or "file"
         seconds = lives(said.purpose, said.expires_after)
-        expires = None if seconds is None else now() + seconds
-        return shown(await asyncio.to_thread(keep, house, form.draft, owner, name, said.purpose, expires))
+        return shown(await asyncio.to_thread(keep, house, form.draft, owner, name, said.purpose, seconds))
 
 
 @router.get("/v1/files")

@@ -311,7 +311,7 @@ async def _datum(request: Request, work: _Work, part: Part) -> dict[str, Any]:
         return {"b64_json": await asyncio.to_thread(_packed, part.path), **told}
     name = f"picture{part.path.suffix}"
     owner = work.asking.caller.owner
-    file = await save_file(work.asking.house, owner, name, "vision", part.path, expires=now() + _LIVES)
+    file = await save_file(work.asking.house, owner, name, "vision", part.path, lives=_LIVES)
     return {"url": str(request.url_for("picture", id=file.id)), **told}
 
 

@@ -122,8 +122,7 @@ def _joined(house: House, upload: Upload, parts: list[UploadPart], md5: str | No
             with house.store.begin() as session:
                 ended = _pending(session, upload.id, upload.owner, lock=True)
                 seconds = ended.file_expires_after
-                expires = None if seconds is None else now() + seconds
-                file = files.add(session, draft, sha256, ended.owner, ended.name, ended.purpose, expires)
+                file = files.add(session, draft, sha256, ended.owner, ended.name, ended.purpose, seconds)
                 ended.state, ended.file = "completed", file.id
                 gone = _forget_parts(session, ended.id)
     drop_blobs(house.store, house.blobs, gone)
