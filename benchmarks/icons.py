@@ -1,0 +1,119 @@
+"""What a model of icons has learned of words: bits a word by what it is told, in two languages, and sheets to look at.
+
+    python benchmarks/icons.py runs/icons [--sheet FOLDER] [--json FILE]
+
+Icons that are called as an emoji is (emojibase's label) have a Chinese name by people, which no icon was learned with.
+Each is read under its English name, its Chinese name, the name of another, and told nothing: what the right name saves
+is what the model understood of it; on held-out icons, and on learned ones. The sheets are drawn with seeds 0 and 1, and
+nothing is picked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genwright.core import Dataset, Example, Request, user
+from genwright.core.home import store
+from genwright.media.picture import contact_sheet
+from genwright.verbs.models import open_model
+
+COMMON = {
+    "arrow right": "向右箭头", "heart": "爱心", "house": "房子", "star": "星星", "cloud with rain": "下雨的云",
+    "calendar": "日历", "user": "用户", "shopping cart": "购物车", "lock": "锁", "cat": "猫", "smiling face": "笑脸",
+    "document with a check mark": "打勾的文件", "bar chart": "柱状图", "battery": "电池", "phone": "手机", "tree": "树",
+    "camera": "相机", "bell": "铃铛", "a cup of coffee": "一杯咖啡", "car": "汽车", "rocket": "火箭", "moon": "月亮",
+    "envelope": "信封", "trash can": "垃圾桶",
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="a run, or the card of a model of icons")
+    parser.add_argument("--data", type=Path, help="the run whose held-out rows are read (that run)")
+    parser.add_argument("--sheet", type=Path, help="a folder for the sheets")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    model: Any = open_model(args.run)
+    data = (args.data or Path(args.run)) / "data"
+    held_out, train = (list(Dataset.open(data / f"{name}.jsonl")) for name in ("held_out", "train"))
+    found = {"held out": languages(model, held_out), "learned": languages(model, train)}
+    for side, values in found.items():
+        for name, value in values.items():
+            print(f"{side:9} {name:34} {value:.3f}")
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=2))
+    if args.sheet:
+        sheets(model, held_out, args.sheet)
+
+
+def languages(model: Any, rows: Sequence[Example]) -> dict[str, float]:
+    """Bits a word by what is told."""
+    known = chinese()
+    named = [row for row in rows if str(row.meta.get("concept")) in known and model._read(row)]
+    told = {"english": [str(row.meta["concept"]) for row in named]}
+    told["chinese"] = [known[name] for name in told["english"]]
+    told["another's, english"] = told["english"][1:] + told["english"][:1]
+    told["another's, chinese"] = told["chinese"][1:] + told["chinese"][:1]
+    found: dict[str, float] = {"icons": len(named)}
+    bits = {name: read(model, named, words) for name, words in told.items()}
+    bits["nothing"] = read(model, named, ["" for _ in named])
+    for name, each in bits.items():
+        found[f"bits a word: {name}"] = float(each[:, 0].sum() / each[:, 1].sum())
+    for name in ("english", "chinese"):
+        better = bits[name][:, 0] < bits[f"another's, {name}"][:, 0]
+        found[f"right name likelier: {name}"] = float(better.mean())
+    return found
+
+
+def read(model: Any, rows: Sequence[Example], words: Sequence[str]) -> np.ndarray:
+    """(rows, 2): bits and words of each drawing under these words; blank ones tell nothing."""
+    import torch
+
+    found = []
+    for row, said in zip(rows, words, strict=True):
+        sequence = {**model._read(row), "captions": model.reader([said])}
+        batch = model._packed([sequence], [0])
+        with model.answering(), torch.no_grad():
+            chances = model._chances(batch, torch.tensor([not said])).gather(1, batch.targets[:, None])
+        found.append((-float(chances.sum()) / math.log(2), len(batch.targets)))
+    return np.array(found)
+
+
+def chinese() -> dict[str, str]:
+    """English label of an emoji -> its Chinese label."""
+    folder = store() / "cards" / "emoji-noto"
+    both = [json.loads((folder / f"emojibase.{language}.json").read_text("utf-8")) for language in ("en", "zh")]
+    labels = {row["hexcode"]: row["label"] for row in both[1]}
+    return {row["label"].lower(): labels[row["hexcode"]] for row in both[0] if row["hexcode"] in labels}
+
+
+def sheets(model: Any, rows: Sequence[Example], folder: Path) -> None:
+    """common.png: 24 prompts in two languages, each twice; held_out.png: true icons and what their names give."""
+    folder.mkdir(parents=True, exist_ok=True)
+    prompts = [words for pair in COMMON.items() for words in pair for _ in range(2)]
+    common = [drawn(model, words, folder / f"common-{n}.svg", n % 2) for n, words in enumerate(prompts)]
+    said = [words for english in COMMON for words in (english, english, f"{english} (zh)", f"{english} (zh)")]
+    contact_sheet(common, said, folder / "common.png", columns=8)
+    some = rows[:: max(1, len(rows) // 40)][:40]
+    names = [str(row.meta["concept"]) for row in some]
+    made = [drawn(model, words, folder / f"held_out-{n}.svg", 0) for n, words in enumerate(names)]
+    both = [path for row, path in zip(some, made, strict=True) for path in (row.answer.parts[0].path, path)]
+    contact_sheet(
+        both, [words for name in names for words in (f"{name} (true)", name)], folder / "held_out.png", columns=8
+    )
+
+
+def drawn(model: Any, words: str, path: Path, seed: int) -> Path:
+    asked = Request(messages=(user(words),), seed=seed, out=path)
+    return next(part.path for part in model.generate(asked) if part.path)
+
+
+if __name__ == "__main__":
+    main()
