@@ -43,27 +43,29 @@ def main() -> None:
     model: Any = open_model(args.run)
     data = (args.data or Path(args.run)) / "data"
     held_out, train = (list(Dataset.open(data / f"{name}.jsonl")) for name in ("held_out", "train"))
-    found = {"held out": languages(model, held_out), "learned": languages(model, train)}
+    if args.sheet:
+        sheets(model, held_out, args.sheet)
+    found = {"held out": languages(model, held_out), "learned": languages(model, Dataset(train).sample(2000, 0))}
     for side, values in found.items():
         for name, value in values.items():
             print(f"{side:9} {name:34} {value:.3f}")
     if args.json:
         args.json.write_text(json.dumps(found, indent=2))
-    if args.sheet:
-        sheets(model, held_out, args.sheet)
 
 
 def languages(model: Any, rows: Sequence[Example]) -> dict[str, float]:
     """Bits a word by what is told."""
     known = chinese()
-    named = [row for row in rows if str(row.meta.get("concept")) in known and model._read(row)]
-    told = {"english": [str(row.meta["concept"]) for row in named]}
+    called = [row for row in rows if str(row.meta.get("concept")) in known]
+    both = [(str(row.meta["concept"]), read) for row in called if (read := model._read(row))]
+    named = [read for _, read in both]
+    told = {"english": [name for name, _ in both]}
     told["chinese"] = [known[name] for name in told["english"]]
     told["another's, english"] = told["english"][1:] + told["english"][:1]
     told["another's, chinese"] = told["chinese"][1:] + told["chinese"][:1]
     found: dict[str, float] = {"icons": len(named)}
-    bits = {name: read(model, named, words) for name, words in told.items()}
-    bits["nothing"] = read(model, named, ["" for _ in named])
+    bits = {name: bits_of(model, named, words) for name, words in told.items()}
+    bits["nothing"] = bits_of(model, named, ["" for _ in named])
     for name, each in bits.items():
         found[f"bits a word: {name}"] = float(each[:, 0].sum() / each[:, 1].sum())
     for name in ("english", "chinese"):
@@ -72,14 +74,13 @@ def languages(model: Any, rows: Sequence[Example]) -> dict[str, float]:
     return found
 
 
-def read(model: Any, rows: Sequence[Example], words: Sequence[str]) -> np.ndarray:
-    """(rows, 2): bits and words of each drawing under these words; blank ones tell nothing."""
+def bits_of(model: Any, rows: Sequence[dict[str, Any]], words: Sequence[str]) -> np.ndarray:
+    """(rows, 2): bits and words of each encoded drawing under these words; blank ones tell nothing."""
     import torch
 
     found = []
     for row, said in zip(rows, words, strict=True):
-        sequence = {**model._read(row), "captions": model.reader([said])}
-        batch = model._packed([sequence], [0])
+        batch = model._packed([{**row, "captions": model.reader([said])}], [0])
         with model.answering(), torch.no_grad():
             chances = model._chances(batch, torch.tensor([not said])).gather(1, batch.targets[:, None])
         found.append((-float(chances.sum()) / math.log(2), len(batch.targets)))
