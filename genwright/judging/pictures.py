@@ -120,8 +120,7 @@ def thumbnails(paths: Iterable[Path]) -> Iterator[np.ndarray]:
     from genwright.media.picture import open_picture, thumbnail
 
     for path in paths:
-<<<<<<< HEAD
-        yield thumbnail(open_picture(path)).reshape(-1).astype(np.float64)
+        yield thumbnail(open_picture(path, drawn=32)).reshape(-1).astype(np.float64)
 
 
 def _side(made: Sequence[Path]) -> int:
@@ -136,6 +135,3 @@ def _words(example: Example) -> set[str]:
     captions = [text for texts in (example.meta.get("captions") or {}).values() for text in texts[:1]]
     words = {word for text in (caption_of(example), *captions) for word in spelt(text)}
     return words | ({f"style: {style}"} if (style := example.meta.get("style")) else set())
-=======
-        yield thumbnail(open_picture(path, drawn=32)).reshape(-1).astype(np.float64)
->>>>>>> 9a83ebc (A benchmark of what a model of icons understands; drawings are looked at small when copies are counted)
