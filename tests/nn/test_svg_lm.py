@@ -60,7 +60,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> SvgLM:
     """A model that has learned a little: enough to answer differently to different questions."""
     folder = tmp_path_factory.mktemp("taught")
     learner = model()
-    teach(folder / "run", learner, rows(folder / "d"), [], max_steps=80)
+    teach(folder / "run", learner, rows(folder / "d"), [], max_steps=80, checkpoint_every=80)
     return learner
 
 
@@ -132,7 +132,18 @@ def test_one_batch_is_learned_by_heart_and_written_again(tmp_path: Path) -> None
     train = rows(tmp_path / "d")[1:8:3]
     learner = model()
     before = sum(one.nll for one in learner.likelihood(train))
-    teach(tmp_path / "run", learner, train, [], max_steps=100, warmup=10, dropout=0.0, tokens_per_pass=128)
+    teach(
+        tmp_path / "run",
+        learner,
+        train,
+        [],
+        max_steps=100,
+        warmup=10,
+        dropout=0.0,
+        tokens_per_pass=128,
+        checkpoint_every=100,
+        evaluate_every=100,
+    )
     assert sum(one.nll for one in learner.likelihood(train)) < 0.1 * before
     for row in train:
         (made,) = ask(learner, row.prompt[0].text, temperature=0)
@@ -170,7 +181,7 @@ def test_a_model_of_seconds_beats_counting_words_on_drawings_it_has_not_seen(tmp
     """The metric's own baselines: words alone, and the three words before."""
     train, held_out = rows(tmp_path / "d", without=UNSEEN), rows(tmp_path / "d", without=UNSEEN, only=True)
     learner = model()
-    teach(tmp_path / "run", learner, train, [], max_steps=80)
+    teach(tmp_path / "run", learner, train, [], max_steps=80, checkpoint_every=80)
     pairs = [Judged(row, likelihood=one) for row, one in zip(held_out, learner.likelihood(held_out), strict=True)]
     score = choose("metrics", "drawing_bits").thing(pairs, None, train=train, bootstrap=20)
     assert score.value < 0.8 * score.details["order_0"]
