@@ -74,14 +74,15 @@ def weights(run: Run) -> dict[str, str]:
 
 
 WITH_GPT2 = {"method": "full", "model": {"config": GPT2, "tokenizer": {"train": "bpe", "vocab_size": 300}}}
+FOR_PICTURES = ("textual_inversion", "prior_preservation")  # tests/nn/test_diffusers.py kills those
 KINDS = [
     {"method": {"name": "lora", "rank": 4, "dropout": 0.1}},
     WITH_GPT2,
-    *({"method": name} for name in shelves["methods"] if name not in ("lora", "full", "none")),
+    *({"method": name} for name in shelves["methods"] if name not in ("lora", "full", "none", *FOR_PICTURES)),
     *(
         {"regularizers": [name], "method": {"name": "lora", "dropout": 0.1}}
         for name in shelves["regularizers"]
-        if name != "replay"
+        if name not in ("replay", *FOR_PICTURES)
     ),
     {"objective": "dpo"},
     {"objective": "dpo", "method": "full"},
