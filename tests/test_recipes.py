@@ -9,6 +9,7 @@ import pytest
 
 import genwright as gw
 from genwright.core import Recipe
+from genwright.verbs import general
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.yaml"))
@@ -35,7 +36,8 @@ def test_a_recipe_says_what_it_needs_and_what_to_expect(path):
 @pytest.mark.weights
 @pytest.mark.skipif("GENWRIGHT_TEST_WEIGHTS" not in os.environ, reason="`make test` fetches weights and data")
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_a_recipe_is_carried_out(path, tmp_path):
+def test_a_recipe_is_carried_out(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(general, "_PARAGRAPHS", 6)  # of general text: all of it takes minutes without bfloat16
     # The big model's likelihoods take a minute: once is enough.
     recipe = Recipe.load(path)
     small = _small(recipe) | _first_stage(recipe, tmp_path)
