@@ -1,4 +1,5 @@
-"""One whole server for all tests of what is said: it takes seconds to make and milliseconds to ask."""
+"""One whole server for all tests of what is said: it takes seconds to make and milliseconds to ask. It ends with this
+folder, for the home that it sets would else be that of all tests after it."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import pytest
 from .parlour import Parlour, client, parlour_in
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def whole_parlour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parlour]:
     with parlour_in(tmp_path_factory.mktemp("parlour")) as parlour:
         yield parlour
