@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "nn": {"core", "media"},
     "media": {"core"},
     "trust": {"core", "media"},
-    "verbs": {"core", "nn", "trust", "executors"},
+    "verbs": {"core", "nn", "media", "trust", "executors"},
     "server": {"core", "verbs"},
     "cli": {"core", "verbs", "trust", "server"},
     "api": {"core", "verbs"},

@@ -168,6 +168,24 @@ def _sound_commands(command: Command) -> None:
     one.add_argument("--translate", action="store_true", help="write English, whatever is spoken")
     one.add_argument("--format", choices=("text", "srt", "vtt", "json"), default="text", help="default text")
     one.add_argument("-o", "--out", metavar="FILE", help="write to a file; .srt and .vtt choose the format too")
+    one = command("mix", "voices over music that goes down while they speak, labelled", do="sound_commands:mix")
+    one.add_argument("sound", nargs="+", help="voices, one after the other; any file that is read")
+    one.add_argument("--pause", type=float, default=0.5, metavar="SECONDS", help="between voices (default 0.5)")
+    _mixing(one, "mix.wav")
+
+
+def _mixing(one: argparse.ArgumentParser, out: str) -> None:
+    """What every command that mixes takes."""
+    one.add_argument("--bed", metavar="FILE", help="music under the voice")
+    one.add_argument("--duck", type=float, metavar="DB", help="how far it goes down under words (default 12)")
+    one.add_argument("--loudness", type=float, metavar="LUFS", help="of the whole (default -16)")
+    one.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE",
+        help="bed=-6, attack=0.15, release=0.8, lead=1.5, tail=3, fade_in=0.5, fade_out=2, length=voice|bed, peak=-1",
+    )  # fmt: skip
+    one.add_argument(
+        "-o", "--out", default=out, metavar="FILE", help=f".wav, .flac, .mp3, .ogg or .opus (default {out})"
+    )
 
 
 def _inspection_commands(command: Command, verbs: Any) -> None:

@@ -70,3 +70,27 @@ def transcribe(args: Namespace, screen: Screen) -> dict[str, Any]:
     else:
         screen.stream("\n" if form == "text" else shown)
     return found
+
+
+def mix(args: Namespace, screen: Screen) -> dict[str, Any]:
+    from genwright.verbs.mix import mix as mix_sounds
+
+    bed = Path(args.bed) if args.bed else None
+    found = mix_sounds([Path(one) for one in args.sound], Path(args.out), bed=bed, pause=args.pause,
+                       options=_mix_options(args), tell=screen.tell)  # fmt: skip
+    return _shown(found, screen)
+
+
+def _mix_options(args: Namespace) -> dict[str, Any]:
+    from .commands import _changes
+
+    named = {name: getattr(args, name) for name in ("duck", "loudness") if getattr(args, name) is not None}
+    return named | _changes(args.option)
+
+
+def _shown(found: dict[str, Any], screen: Screen) -> dict[str, Any]:
+    """The file that was made, on the screen."""
+    screen.show(shelves["modalities"].load("audio").modality, Part("audio", path=Path(found["file"])))
+    loud = "silent" if found["loudness"] is None else f"{found['loudness']:.1f} LUFS, peak {found['peak']:.1f} dBTP"
+    screen.say(f"{found['file']}: {found['seconds']:.1f} s, {loud}, {'labelled' if found['label'] else 'no label'}")
+    return found

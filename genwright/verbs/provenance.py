@@ -101,7 +101,7 @@ def _text(data: bytes) -> str:
 
 def _is_answer(row: dict[str, Any], sha256: str) -> bool:
     answer = row.get("answer")
-    if row.get("event") != "answer" or not isinstance(answer, dict):
+    if row.get("event") not in ("answer", "mix") or not isinstance(answer, dict):
         return False
     files = answer.get("files")
     said = answer.get("sha256") == sha256 and bool(answer.get("chars"))

@@ -41,8 +41,9 @@ class Settings(Options):
 
 def apply(part: Part, provenance: Provenance, settings: Settings) -> Part:
     """A file gets `<file>.genwright.json` beside it; Markdown its front matter too, pictures their XMP, sounds a
-    chunk or comment. A part without file gets its `meta`."""
-    label = {"AIGC": label_of(provenance, settings)}
+    chunk or comment. A part without file gets its `meta`. `meta["label"]` says how sure it is that the part is
+    generated (1 is, 2 may be, 3 is suspected to be), where that is not 1."""
+    label = {"AIGC": {**label_of(provenance, settings), "Label": str((part.meta or {}).get("label", 1))}}
     if part.path is None:
         return replace(part, meta={**(part.meta or {}), **label, "provenance": provenance.as_dict()})
     if settings.front_matter and part.path.suffix.lower() in (".md", ".markdown"):
