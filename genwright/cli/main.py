@@ -172,6 +172,20 @@ def _sound_commands(command: Command) -> None:
     one.add_argument("sound", nargs="+", help="voices, one after the other; any file that is read")
     one.add_argument("--pause", type=float, default=0.5, metavar="SECONDS", help="between voices (default 0.5)")
     _mixing(one, "mix.wav")
+    one = command("dub", "a subtitle file said aloud, each cue in its time", do="sound_commands:dub")
+    one.add_argument("subtitles", help="a .srt or .vtt file")
+    one.add_argument("--model", metavar="NAME", help="hibari or kokoro-82m (default: by the language)")
+    one.add_argument("--voice", metavar="NAME", help="a voice, or a blend: af_heart:0.7+af_bella:0.3")
+    one.add_argument("--speed", type=float, metavar="N", help="2 is twice as fast")
+    one.add_argument("--fastest", type=float, default=1.5, metavar="N", help="how fast to fit a cue (default 1.5)")
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed, the same sound")
+    _mixing(one, "dub.wav")
+    one = command(
+        "podcast", "a script for several voices said aloud, with chapters and transcript", do="sound_commands:podcast"
+    )
+    one.add_argument("script", help="Markdown with lines like `Anna: Hello.`, or YAML")
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed, the same sound")
+    _mixing(one, "podcast.mp3")
 
 
 def _mixing(one: argparse.ArgumentParser, out: str) -> None:

@@ -8,19 +8,17 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from genwright.core import Part, UsageError, shelves, user
+from genwright.core import Part, Request, UsageError, shelves, user
 
 from .render import Screen
-
-VOICES = {"en": "hibari", "zh": "kokoro-82m"}  # the card that speaks a language when none is named
 
 
 def speak(args: Namespace, screen: Screen) -> dict[str, Any]:
     from genwright.verbs.ask import open_answerer
+    from genwright.verbs.speaking import model_for
 
     text = sys.stdin.read() if args.text == "-" else args.text
-    chinese = any("\u3400" <= letter <= "\u9fff" for letter in text)
-    model = args.model or ("kokoro-82m" if args.voice else VOICES["zh" if chinese else "en"])
+    model = model_for(text, args.model, args.voice)
     out = Path(args.out or "speech.wav")
     options = {name: value for name, value in (("voice", args.voice), ("speed", args.speed)) if value is not None}
     answerer = open_answerer(model, task="text_to_speech")
@@ -79,6 +77,39 @@ def mix(args: Namespace, screen: Screen) -> dict[str, Any]:
     found = mix_sounds([Path(one) for one in args.sound], Path(args.out), bed=bed, pause=args.pause,
                        options=_mix_options(args), tell=screen.tell)  # fmt: skip
     return _shown(found, screen)
+
+
+def dub(args: Namespace, screen: Screen) -> dict[str, Any]:
+    from genwright.verbs.dub import dub as dub_subtitles
+    from genwright.verbs.speaking import VoiceChoice
+
+    who = _choice(VoiceChoice, {"model": args.model, "voice": args.voice, "speed": args.speed})
+    found = dub_subtitles(
+        Path(args.subtitles), Path(args.out), who=who, fastest=args.fastest, bed=Path(args.bed) if args.bed else None,
+        options=_mix_options(args), seed=args.seed, tell=screen.tell,
+    )  # fmt: skip
+    for fit in found["misfits"]:
+        late = f"begins {fit['late']:.1f} s late" if fit["late"] else f"is {fit['over']:.1f} s too long"
+        screen.say(f"  at {fit['start']:.1f} s, {fit['speed']:g} times as fast: {late}: {fit['text'][:60]}")
+    screen.say(f"{found['cues'] - len(found['misfits'])} of {found['cues']} cues are said in their time.")
+    return _shown(found, screen)
+
+
+def podcast(args: Namespace, screen: Screen) -> dict[str, Any]:
+    from genwright.verbs.podcast import podcast as make_podcast
+
+    bed = Path(args.bed) if args.bed else None
+    found = make_podcast(Path(args.script), Path(args.out), bed=bed, options=_mix_options(args), seed=args.seed,
+                         tell=screen.tell)  # fmt: skip
+    for path in found["files"]:
+        screen.say(path)
+    return _shown(found, screen)
+
+
+def _choice(kind: Any, given: dict[str, Any]) -> Any:
+    """Settings of what was given. Raises UsageError for what cannot be."""
+    asked = Request(messages=(user(""),), options={name: one for name, one in given.items() if one is not None})
+    return asked.options_as(kind)
 
 
 def _mix_options(args: Namespace) -> dict[str, Any]:

@@ -207,7 +207,7 @@ def sentences(error: ValidationError, kind: type[BaseModel]) -> list[tuple[str, 
 def _known_keys(kind: Any, path: tuple[Any, ...]) -> list[str]:
     for step in path:
         fields = getattr(kind, "model_fields", {})
-        kind = fields[step].annotation if step in fields else None
+        kind = fields[step].annotation if step in fields else kind  # a key of a mapping, a place in a list
         for candidate in getattr(kind, "__args__", ()):
             if hasattr(candidate, "model_fields"):
                 kind = candidate

@@ -186,7 +186,7 @@ class Hibari:
     def say(self, phonemes: str, blend: dict[str, float], speed: float, seed: int) -> np.ndarray:
         """Samples float32 (frames,) at RATE; `seed` is that of the breath in it."""
         rng = np.random.default_rng(seed)
-        return np.asarray(self._voice.from_ids(self._voice.ids(phonemes), speed, rng), np.float32)
+        return _trimmed(np.asarray(self._voice.from_ids(self._voice.ids(phonemes), speed, rng), np.float32))
 
 
 class Speaker:

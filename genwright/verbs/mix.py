@@ -89,16 +89,32 @@ def source_of(path: Path, ledger: Ledger | Path | None = None) -> Source:
     """What is known of a file: by its label, inside or beside it, and by the ledger, which knows what lost its own."""
     from .provenance import look_up
 
-    found = look_up(path, ledger=ledger)
-    beside: dict[str, Any] = {}
+    found, beside = look_up(path, ledger=ledger), _beside(path)
+    label = found["label"] or beside.get("AIGC") or ({"Label": "1"} if found["answers"] else {})
+    known = [answer["provenance"] or {} for answer in found["answers"]] or [beside.get("provenance") or {}]
+    return _source(path, found["sha256"], label, known[0], signed=bool(found["c2pa"]))
+
+
+def source_beside(path: Path) -> Source:
+    """What is known of a file that was answered here a moment ago, by what lies beside it."""
+    beside = _beside(path)
+    return _source(path, str(beside.get("sha256", "")), beside.get("AIGC") or {}, beside.get("provenance") or {})
+
+
+def _source(
+    path: Path, sha256: str, label: Mapping[str, Any], facts: Mapping[str, Any], *, signed: bool = False
+) -> Source:
+    return Source(path.name, sha256, str(label.get("Label", "")), str(label.get("ContentProducer", "")),
+                  str(facts.get("model", "")), str(facts.get("request_id", "")), signed)  # fmt: skip
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """The file's sidecar; empty where there is none, or one of other bytes."""
     with suppress(OSError, ValueError):
         read = json.loads(sidecar(path).read_text(encoding="utf-8"))
-        beside = read if isinstance(read, dict) and read.get("sha256") == found["sha256"] else {}
-    label = found["label"] or beside.get("AIGC") or ({"Label": "1"} if found["answers"] else {})
-    answers = [answer["provenance"] or {} for answer in found["answers"]]
-    facts: Mapping[str, Any] = (answers or [beside.get("provenance") or {}])[0]
-    return Source(path.name, found["sha256"], str(label.get("Label", "")), str(label.get("ContentProducer", "")),
-                  str(facts.get("model", "")), str(facts.get("request_id", "")), bool(found["c2pa"]))  # fmt: skip
+        if isinstance(read, dict) and read.get("sha256") == hashlib.sha256(path.read_bytes()).hexdigest():
+            return read
+    return {}
 
 
 def finish(
