@@ -4,6 +4,9 @@ Pixels in, pixels out: a patch is a token and no autoencoder stands between (Li 
 shift, scale and gate every block through one shared projection (adaLN-single, Chen et al. 2023); the caption also
 stands beside the patches as a few tokens. RMSNorm, normed queries and keys (Dehghani et al. 2023), a gated MLP
 (Shazeer 2020), and two small convolutions at the end, for patches are painted apart and would show their seams.
+
+With a `fine_width` it is an hourglass (Crowson et al. 2024): a few narrow blocks see every patch, the others, which do
+most of the work, see two by two patches as one token; what the narrow blocks saw before is added to what comes after.
 """
 
 from __future__ import annotations
@@ -27,21 +30,23 @@ class Dit(Told):
     """The network. `config` is a `FlowConfig`, `reader_width` that of a caption's vector, `styles` a count."""
 
     blocks: Any  # nn.ModuleList of Block
+    fine: Fine | None
     seams: Seams | None
 
     def __init__(self, config: Any, reader_width: int, styles: int):
         super().__init__()
         self.shape, d, inputs = config, config.width, 3 * config.patch**2
-        tokens = (config.size // config.patch) ** 2
-        self.patches = nn.Linear(inputs, d)
-        self.places = nn.Embedding(tokens, d)
+        tokens, outside = (config.size // config.patch) ** 2, config.fine_width or d
+        self.patches = nn.Linear(inputs, outside)
+        self.places = nn.Embedding(tokens, outside)
         self.time = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
         self.hear(config, reader_width, styles)
         self.modulation = nn.Linear(d, 6 * d)
         inside = round(config.mlp * d / 32) * 32
         self.blocks = nn.ModuleList(Block(d, config.heads, inside) for _ in range(config.depth))
-        self.last_modulation = nn.Linear(d, 2 * d)
-        self.out = nn.Linear(d, inputs)
+        self.fine = Fine(config) if config.fine_width else None
+        self.last_modulation = nn.Linear(d, 2 * outside)
+        self.out = nn.Linear(outside, inputs)
         self.seams = Seams(config.head_channels) if config.head_channels else None
         self._begin()
 
@@ -53,9 +58,9 @@ class Dit(Told):
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
         side = self.shape.size // self.shape.patch
-        self.places.weight.data.copy_(waves_2d(side, self.shape.width))
+        self.places.weight.data.copy_(waves_2d(side, self.places.embedding_dim))
         self.begin_hearing()
-        for layer in (self.modulation, self.last_modulation, self.out):
+        for layer in (self.modulation, self.last_modulation, self.out, *([self.fine.modulation] if self.fine else [])):
             nn.init.zeros_(layer.weight)
 
     # -- the story ---------------------------------------------------------------------------------------------------
@@ -63,16 +68,20 @@ class Dit(Told):
     def forward(self, z: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """x-hat (B, 3, S, S) of `z` (B, 3, S, S) at the times `t` (B,)."""
         c = F.silu(self.time(waves(t, self.shape.width)) + condition.vector)
-        shared = self.modulation(c).unflatten(1, (6, 1, -1))
         z = patchify(z, self.shape.patch).to(self.patches.weight.dtype)
-        h = torch.cat([condition.tokens.float(), self.patches(z) + self.places.weight], 1)
-        shared, dtype = shared.float(), inside(self.patches.weight)
+        h = self.patches(z) + self.places.weight
+        h = self.middle(h, c, condition) if self.fine is None else self.fine(h, c, condition, self.middle)
+        shift, scale = self.last_modulation(c).float().unsqueeze(1).chunk(2, -1)
+        x = unpatchify(self.out(modulated(h, shift, scale, h.dtype)), self.shape.patch).float()
+        return x if self.seams is None else x + self.seams(x)
+
+    def middle(self, h: Tensor, c: Tensor, condition: Condition) -> Tensor:
+        """The blocks, over the tokens `h` (B, T, d) with the caption's beside them; `c` (B, d) is what they are told."""
+        shared, dtype = self.modulation(c).unflatten(1, (6, 1, -1)).float(), inside(self.patches.weight)
+        h = torch.cat([condition.tokens.float(), h.float()], 1)
         for block in self.blocks:
             h = block(h, shared, dtype)
-        shift, scale = self.last_modulation(c).float().unsqueeze(1).chunk(2, -1)
-        h = modulated(h[:, condition.tokens.shape[1] :], shift, scale, h.dtype)
-        x = unpatchify(self.out(h), self.shape.patch).float()
-        return x if self.seams is None else x + self.seams(x)
+        return h[:, condition.tokens.shape[1] :]
 
     def in_dtype(self, dtype: torch.dtype) -> None:
         """Keep the large weights in `dtype`, for answering: what autocast would do at every call, done once. With int8
@@ -80,6 +89,40 @@ class Dit(Told):
         if dtype != torch.int8:
             self.patches.to(dtype)
         for block in self.blocks:
+            block.in_dtype(dtype)
+        if self.fine is not None:
+            self.fine.in_dtype(dtype)
+
+
+class Fine(nn.Module):
+    """The wide ends of an hourglass: narrow blocks over all patches, before and after a middle over joined ones."""
+
+    def __init__(self, config: Any):
+        super().__init__()
+        w, d = config.fine_width, config.width
+        self.modulation = nn.Linear(d, 6 * w)
+        hidden = round(config.mlp * w / 32) * 32
+        self.before, self.after = (
+            nn.ModuleList(Block(w, config.fine_heads, hidden) for _ in range(config.fine_depth)) for _ in "ba"
+        )
+        self.join, self.part = nn.Linear(4 * w, d), nn.Linear(d, 4 * w)
+
+    def forward(self, h: Tensor, c: Tensor, condition: Condition, middle: Callable[..., Tensor]) -> Tensor:
+        """(B, T, w) -> the same; `middle` makes (B, T/4, d) of (B, T/4, d), `c` and `condition`."""
+        shared, dtype = self.modulation(c).unflatten(1, (6, 1, -1)).float(), inside(self.join.weight)
+        h = h.float()
+        for block in self.before:
+            h = block(h, shared, dtype)
+        h = h + parted(self.part(middle(self.join(joined(h).to(dtype)), c, condition).to(dtype)).float())
+        for block in self.after:
+            h = block(h, shared, dtype)
+        return h
+
+    def in_dtype(self, dtype: torch.dtype) -> None:
+        """As `Dit.in_dtype`."""
+        if dtype != torch.int8:
+            self.join.to(dtype), self.part.to(dtype)
+        for block in (*self.before, *self.after):
             block.in_dtype(dtype)
 
 
@@ -150,6 +193,22 @@ def unpatchify(tokens: Tensor, patch: int) -> Tensor:
     side = math.isqrt(n)
     x = tokens.reshape(b, side, side, 3, patch, patch)
     return x.permute(0, 3, 1, 4, 2, 5).reshape(b, 3, side * patch, side * patch)
+
+
+def joined(h: Tensor) -> Tensor:
+    """(B, n², w) -> (B, n²/4, 4 w): two by two neighbours become one token."""
+    b, n, w = h.shape
+    side = math.isqrt(n)
+    h = h.reshape(b, side // 2, 2, side // 2, 2, w)
+    return h.permute(0, 1, 3, 2, 4, 5).reshape(b, n // 4, 4 * w)
+
+
+def parted(h: Tensor) -> Tensor:
+    """The inverse of `joined`."""
+    b, n, w = h.shape
+    side = math.isqrt(n)
+    h = h.reshape(b, side, side, 2, 2, w // 4)
+    return h.permute(0, 1, 3, 2, 4, 5).reshape(b, 4 * n, w // 4)
 
 
 def waves(t: Tensor, width: int) -> Tensor:

@@ -15,11 +15,26 @@ class FlowConfig(CaptionedConfig):
     patch: int = Field(8, ge=1, description="Pixels of a side of a patch; each patch is a token")
     head_channels: int = Field(8, ge=0, description="Channels of the 3×3 convolutions that mend the seams; 0 is none")
 
+    fine_width: int = Field(
+        0, ge=0, description="Numbers a patch outside an hourglass, whose middle sees four patches as one token of "
+        "`width`; 0 is no hourglass",
+    )  # fmt: skip
+    fine_depth: int = Field(2, ge=1, description="Blocks before and as many after an hourglass's middle")
+
     @model_validator(mode="after")
     def _patches_fit(self) -> FlowConfig:
         if self.size % self.patch:
             raise ValueError(f"a side of {self.size} pixels is no multiple of patches of {self.patch}")
+        if self.fine_width and self.size // self.patch % 2:
+            raise ValueError("an hourglass joins two by two patches: the side must be an even count of them")
+        if self.fine_width % (2 * self.fine_heads):
+            raise ValueError(f"fine_width {self.fine_width} does not divide into {self.fine_heads} heads of even width")
         return self
+
+    @property
+    def fine_heads(self) -> int:
+        """Heads of the same width as those of the middle, or near it."""
+        return max(1, self.fine_width * self.heads // self.width)
 
 
 class PictureOptions(AskedOptions):
