@@ -8,7 +8,6 @@ from typing import Any, Literal
 from pydantic import Field
 
 from genwright.core import Settings as Base
-from genwright.core import UsageError
 from genwright.nn.style_options import StyleConfig
 
 
@@ -26,14 +25,7 @@ def load(source: Path | None, settings: Settings, *, seed: int = 0) -> Any:
 
     Raises UsageError when both or neither are given, ModelError for a folder that is none of ours or is broken.
     """
-    from genwright.nn.device import choose_device, choose_dtype
+    from genwright.nn.picture_learner import open_learner
     from genwright.nn.style_gan import StyleGan
 
-    dtype = choose_dtype(settings.dtype, choose_device("cpu"))
-    if source is None:
-        if settings.config is None:
-            raise UsageError("A picture model needs a source, or a config.", "E.g. config: {size: 32}.")
-        return StyleGan(settings.config, seed=seed, dtype=dtype)
-    if settings.config is not None:
-        raise UsageError("A model has either a source or a config for random weights, not both.", "Leave one out.")
-    return StyleGan.open(source, seed=seed, dtype=dtype)
+    return open_learner(StyleGan, StyleConfig, source, settings, seed)

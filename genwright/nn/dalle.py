@@ -56,10 +56,8 @@ class VqImage(PictureLearner):
 
     engine = "vq_image"
     options = TokenOptions  # what a request may ask for
+    network = Dalle
     _counts: TokenCounts | None = None
-
-    def network(self, reader_width: int, styles: int) -> Dalle:
-        return Dalle(self.config, reader_width, styles)
 
     @property
     def told(self) -> Prior:

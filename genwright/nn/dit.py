@@ -76,7 +76,7 @@ class Dit(Told):
         return x if self.seams is None else x + self.seams(x)
 
     def middle(self, h: Tensor, c: Tensor, condition: Condition) -> Tensor:
-        """The blocks, over the tokens `h` (B, T, d) with the caption's beside them; `c` (B, d) is what they are told."""
+        """The blocks, over tokens `h` (B, T, d) with the caption's beside them; `c` (B, d) is what they are told."""
         shared, dtype = self.modulation(c).unflatten(1, (6, 1, -1)).float(), inside(self.patches.weight)
         h = torch.cat([condition.tokens.float(), h.float()], 1)
         for block in self.blocks:

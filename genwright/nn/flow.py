@@ -34,9 +34,7 @@ class FlowImage(PictureLearner):
 
     engine = "flow_image"
     options = PictureOptions  # what a request may ask for
-
-    def network(self, reader_width: int, styles: int) -> Dit:
-        return Dit(self.config, reader_width, styles)
+    network = Dit
 
     @property
     def slots(self) -> int:

@@ -7,14 +7,11 @@ add up to the same step. What paints is saved as model.safetensors; the discrimi
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,22 +19,20 @@ from torch import Tensor
 
 from genwright.core.content import Message, Part
 from genwright.core.data import Example
-from genwright.core.errors import ModelError, UsageError
+from genwright.core.errors import UsageError
 from genwright.core.model import Encoded, Request
 
 from .adversarial import Game, play
 from .answers import answer, answer_many
 from .captions import Meaning, Reader, Words
-from .checkpoint import write_safetensors
 from .device import passes_in
+from .keeping import WEIGHTS, Keeping
 from .picture_rows import Pictures, collate, encode, new_styles, style_number, style_of, with_room
 from .pixels import changed, from_bytes
 from .style_net import StyleNet
 from .style_options import StyleConfig, StyleOptions
 from .style_painting import painted, planned
-from .weights import check_model_folder, load_into
 
-WEIGHTS, OPPONENT = "model.safetensors", "discriminator.safetensors"
 _NUMBERS = 11  # of chance for each row, beside noise
 
 
@@ -55,7 +50,7 @@ class Dealt:
         return Dealt(self.pictures.to(device), self.seeds)
 
 
-class StyleGan:
+class StyleGan(Keeping):
     """Learner and Batched of the floor's contracts, and the two players of `nn.adversarial`."""
 
     engine, gives = "style_gan", "image"
@@ -63,15 +58,13 @@ class StyleGan:
     goes_on = False  # it writes no text
 
     def __init__(self, config: StyleConfig, styles: Sequence[str] = (), *, seed: int = 0, dtype: Any = torch.float32):
-        self.config, self.styles, self.dtype = config, tuple(styles), dtype
+        super().__init__()
+        self.config, self.styles, self.dtype = config, tuple(map(str, styles)), dtype
         words = Words(config.words, config.latent)
         self.reader: Reader = words if config.text_encoder == "learned" else Meaning()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.module: Any = StyleNet(config, self.reader.width, len(self.styles)).eval()
-        self.base_reference: dict[str, str] = {}
-        self.method, self.notes = "", list[str]()
-        self._kept: Any = None
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
@@ -157,74 +150,17 @@ class StyleGan:
     @contextmanager
     def answering(self) -> Iterator[Any]:
         """The generator to ask, without gradients, in `dtype`."""
-        learning = self.module.training
-        self.module.eval()
-        try:
-            with torch.no_grad(), passes_in(self.dtype, self.device):
-                yield self.module.generator
-        finally:
-            self.module.train(learning)
+        with super().answering() as module, passes_in(self.dtype, self.device):
+            yield module.generator
 
     # -- keeping -----------------------------------------------------------------------------------------------------
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
+    def facts(self) -> dict[str, Any]:
+        return {"styles": list(self.styles)}
 
-    def keep_base(self) -> None:
-        """Keep a frozen copy of the network as it is now, for `untuned`; the first copy stays."""
-        self._kept = self._kept or copy.deepcopy(self.module).requires_grad_(False).eval()
-
-    @contextmanager
-    def untuned(self) -> Iterator[None]:
-        """Within it the network is as `keep_base` found it. Raises ModelError when there is no copy."""
-        if self._kept is None:
-            raise ModelError("There is no copy of the model before tuning.", "Call keep_base() before the first step.")
-        tuned, self.module = self.module, self._kept.to(self.device)
-        try:
-            yield
-        finally:
-            self.module = tuned
-
-    def save(self, folder: Path) -> None:
-        """The generator in float32, the discriminator beside it (`only_to_learn`: exports leave it out), config.json
-        (shape and styles) and genwright.json, into an existing or new folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        module: Any = self.module
-        if hasattr(module, "merge_and_unload"):
-            module = copy.deepcopy(module).merge_and_unload()
-        write_safetensors(folder / WEIGHTS, module.generator.state_dict())
-        write_safetensors(folder / OPPONENT, module.discriminator.state_dict())
-        facts = {"model_type": self.engine, **self.config.model_dump(mode="json"), "styles": list(self.styles)}
-        (folder / "config.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        facts = {"engine": self.engine, "method": self.method, "base": self.base_reference, "only_to_learn": [OPPONENT]}
-        (folder / "genwright.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def open(cls, folder: Path, *, seed: int = 0, dtype: Any = torch.float32) -> StyleGan:
-        """A saved folder. Without its discriminator (an exported model) it paints the same, and learns on against a new
-        one. Raises ModelError for a folder that is none of ours or is broken."""
-        from pydantic import ValidationError
-
-        facts = check_model_folder(folder)
-        kept = {name: value for name, value in facts.items() if name not in ("model_type", "styles")}
-        styles = facts.get("styles")
-        try:
-            if facts.get("model_type") != cls.engine or not isinstance(styles, list):
-                raise ValueError("it is of another kind of model")
-            config = StyleConfig.model_validate(kept)
-        except (ValueError, ValidationError) as error:
-            raise ModelError(
-                f"{folder / 'config.json'} describes no picture model of ours: {' '.join(str(error).split())[:200]}",
-                f"Name a run of the engine {cls.engine}.",
-            ) from None
-        model = cls(config, [str(style) for style in styles], seed=seed, dtype=dtype)
-        load_into(model.module.generator, folder / WEIGHTS)
-        if (folder / OPPONENT).is_file():
-            load_into(model.module.discriminator, folder / OPPONENT)
-        else:
-            model.notes.append("The model came without its discriminator: to learn on, a new one begins from nothing.")
-        return model
+    def players(self) -> dict[str, str]:
+        """What paints, and the discriminator beside it."""
+        return {WEIGHTS: "generator", "discriminator.safetensors": "discriminator"}
 
     def options_of(self, example: Example) -> dict[str, str]:
         """The options of a request that a row names: its style, where it is one of those that were learned."""

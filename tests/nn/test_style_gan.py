@@ -30,7 +30,7 @@ from genwright.core.recipe import Train
 from genwright.engines import style_gan
 from genwright.nn.adversarial import Game, play, sliced_distance
 from genwright.nn.loop import fit
-from genwright.nn.style_gan import OPPONENT, StyleGan
+from genwright.nn.style_gan import StyleGan
 from genwright.nn.style_options import StyleConfig, StyleOptions
 
 from .shapes import SIZE, rows
@@ -364,7 +364,7 @@ def test_a_saved_model_paints_the_same_and_learns_on_with_or_without_its_opponen
     assert digest(again.module) == digest(taught.module)
     assert again.styles == taught.styles == ("filled", "hollow")
     assert not again.notes
-    (tmp_path / "m" / OPPONENT).unlink()
+    (tmp_path / "m" / "discriminator.safetensors").unlink()
     alone = style_gan.load(tmp_path / "m", settings, seed=4)
     assert "without its discriminator" in alone.notes[0]
     assert same(ask(alone)[0], ask(taught)[0])
@@ -404,8 +404,8 @@ def test_an_export_holds_what_paints_and_leaves_the_opponent_with_the_run(taught
     recipe = Recipe.from_dict({"data": data, "task": "text_to_image", "model": model, "objective": "adversarial"})
     run = Run.create(recipe, tmp_path / "run")
     taught.save(run.model)
-    assert (run.model / OPPONENT).is_file()
+    assert (run.model / "discriminator.safetensors").is_file()
     choose("formats", "safetensors")(run, tmp_path / "out")
-    assert not (tmp_path / "out" / OPPONENT).exists()
+    assert not (tmp_path / "out" / "discriminator.safetensors").exists()
     alone = style_gan.load(tmp_path / "out", style_gan.Settings(dtype="float32"))
     assert same(ask(alone)[0], ask(taught)[0])
