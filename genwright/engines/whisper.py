@@ -1,27 +1,51 @@
-"""Speech written down, with times, in ninety-nine languages, or translated to English: Whisper by CTranslate2."""
+"""Speech written down: the packaged Whisper (ninety-nine languages, with times), or one that can be taught."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from genwright.core import Settings as Base
-from genwright.core import UsageError
+from genwright.core import SILENT, Tell, UsageError
+from genwright.nn.options import ModelSettings
 
 
-class Settings(Base):
-    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves the runtime's choice")
+class Settings(ModelSettings):
+    """Options of both; all but `threads` are of the one that can be taught."""
+
+    threads: int = Field(0, ge=0, description="CPU threads of the packaged one; 0 leaves the runtime's choice")
+    language: str = Field(
+        "en",
+        pattern=r"^[a-z]{2,3}$",
+        description="Of rows and requests that name none, where the vocabulary has several",
+    )
+    hide_frames: int = Field(
+        0, ge=0, description="In training, up to so many frames (10 ms) are hidden at two places of each sound"
+    )
+    hide_bands: int = Field(
+        0, ge=0, description="In training, up to so many mel bands are hidden at two places of each sound"
+    )
 
 
-def load(source: Path | None, settings: Settings, *, seed: int = 0) -> Any:
-    """A `nn.whisper.Listener` from the folder of the card whisper-base.
+def load(
+    source: Path | None, settings: Settings, *, seed: int = 0, texts: Iterable[str] | None = None, tell: Tell = SILENT
+) -> Any:
+    """A `nn.whisper.Listener` from the folder of the card whisper-base; a `nn.whisper_learner.Scribe` from a folder in
+    transformers' layout, from a run, or with random weights by `settings.config`.
 
-    Raises UsageError without a source, ModelError for another folder, MissingExtra without the libraries.
+    Raises UsageError without a source and a config, ModelError for another folder, MissingExtra without the libraries.
     """
+    if source is None and not settings.config:
+        raise UsageError(
+            "There is no speech model to begin with.",
+            "Name the card whisper-base, or give a config for random weights: {d_model: 192, encoder_layers: 4, …}.",
+        )
+    if source is None or any(source.glob("*.safetensors")):
+        from genwright.nn.whisper_learner import open_scribe
+
+        return open_scribe(source, settings, seed=seed, texts=texts, tell=tell)
     from genwright.nn.whisper import Listener
 
-    if source is None:
-        raise UsageError("This engine does not begin from random weights.", "Name the card whisper-base.")
     return Listener(source, settings.threads)

@@ -32,7 +32,8 @@ WASTE = 0.15  # share of a group's slots that may be padding before another grou
 @dataclass(frozen=True)
 class Group:
     """Rows of nearly equal lengths: `source` (B, S) and `given` (B, T) padded on the right, `seen` (B, S) 1 where the
-    source is real, `targets` (B, T) what the decoder has to say at each position, -100 where it is padding."""
+    source is real, `targets` (B, T) what the decoder has to say at each position, -100 where it is padding. A source
+    of sound is (B, bands, frames), and `seen` (B, S) stands for the S positions that the encoder makes of it."""
 
     source: Tensor
     seen: Tensor
@@ -59,7 +60,7 @@ class Pairs:
     @property
     def slots(self) -> int:
         """Positions that pass through encoder and decoder, padding counted."""
-        return sum(group.source.numel() + group.given.numel() for group in self.groups)
+        return sum(group.seen.numel() + group.given.numel() for group in self.groups)
 
     def to(self, device: torch.device | str) -> Pairs:
         moved = tuple(Group(*(getattr(g, name).to(device) for name in ("source", "seen", "given", "targets")))
@@ -185,8 +186,8 @@ class EncoderDecoder(Pretrained):
         return np.asarray(ids, dtype=np.int32), cut
 
     def _group(self, rows: Sequence[dict[str, Any]]) -> Group:
-        source, seen = _padded([row["tokens"] for row in rows], 0)
-        targets, _ = _padded([row["targets"] for row in rows], IGNORE)
+        source, seen = padded([row["tokens"] for row in rows], 0)
+        targets, _ = padded([row["targets"] for row in rows], IGNORE)
         given = torch.cat([torch.full((len(rows), 1), self._start()), targets[:, :-1]], 1)
         given = torch.where(given == IGNORE, 0, given)
         device = self.device
@@ -199,14 +200,16 @@ class EncoderDecoder(Pretrained):
 
     def _rows(self, group: Group) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states (N, d) at the real targets, the targets (N,), and the row that each belongs to (N,)."""
-        inner = bare(self.module)
-        read = inner.get_encoder()(input_ids=group.source, attention_mask=group.seen).last_hidden_state
-        hidden = inner.get_decoder()(
-            input_ids=group.given, encoder_hidden_states=read, encoder_attention_mask=group.seen, use_cache=False
-        ).last_hidden_state
+        read = self._read(group.source, group.seen)
+        hidden = bare(self.module).get_decoder()(input_ids=group.given, use_cache=False, **read).last_hidden_state
         owners, _ = (group.targets != IGNORE).nonzero(as_tuple=True)
         real = group.targets != IGNORE
         return hidden[real], group.targets[real], owners
+
+    def _read(self, source: Tensor, seen: Tensor) -> dict[str, Tensor]:
+        """What the decoder is told of a source that was read: keyword arguments, one row a source."""
+        read = bare(self.module).get_encoder()(input_ids=source, attention_mask=seen).last_hidden_state
+        return {"encoder_hidden_states": read, "encoder_attention_mask": seen}
 
     def _asked(self, request: Request) -> tuple[list[int], int]:
         text = source_text(request.messages)
@@ -219,7 +222,8 @@ class EncoderDecoder(Pretrained):
         self, requests: Sequence[Request], sources: Sequence[tuple[list[int], int]]
     ) -> Iterator[tuple[int, Part]]:
         begun = [self._start(), *([] if self.forced is None else [int(self.forced)])]
-        steps = PairedSteps(self.module, [ids for ids, _ in sources], begun, never=self._never())
+        source, seen = (x.to(self.device) for x in padded([np.asarray(ids) for ids, _ in sources], 0))
+        steps = PairedSteps(self.module, self._read(source, seen), begun, never=self._never())
         rows = sampling.prepare(
             requests, [[] for _ in requests], tokenizer=self.tokenizer, ends=self.ends, vocabulary=steps.head.rows,
             room=self.context - len(begun), plain=[False] * len(requests),
@@ -234,37 +238,30 @@ class EncoderDecoder(Pretrained):
 
 
 class PairedSteps:
-    """A decoder beside a source that was read once; it keeps keys and values of both."""
+    """A decoder beside sources that were read once (`read` as `_read` gives it); it keeps keys and values of both."""
 
-    def __init__(self, model: nn.Module, sources: Sequence[Sequence[int]], begun: Sequence[int], never: Sequence[int]):
+    def __init__(self, model: nn.Module, read: dict[str, Tensor], begun: Sequence[int], never: Sequence[int]):
         from transformers import DynamicCache, EncoderDecoderCache
 
-        self.inner, self.begun, self.never = bare(model), list(begun), list(never)
-        self.head = _head(model)
-        self.decoder = self.inner.get_decoder()
-        device = self.inner.get_input_embeddings().weight.device
-        source, seen = (x.to(device) for x in _padded([np.asarray(s) for s in sources], 0))
-        self.seen = seen
-        self.read = self.inner.get_encoder()(input_ids=source, attention_mask=seen).last_hidden_state
+        self.decoder, self.head = bare(model).get_decoder(), _head(model)
+        self.read, self.begun, self.never = read, list(begun), list(never)
         self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
 
     def start(self) -> Tensor:
-        begun = torch.tensor([self.begun] * len(self.read), device=self.read.device)
-        return self._forward(begun)
+        read = self.read["encoder_hidden_states"]
+        return self._forward(torch.tensor([self.begun] * len(read), device=read.device))
 
     def step(self, tokens: Tensor) -> Tensor:
         return self._forward(tokens[:, None])
 
     def keep(self, rows: Sequence[int]) -> None:
-        chosen = torch.tensor(rows, device=self.read.device)
+        chosen = torch.tensor(rows, device=self.read["encoder_hidden_states"].device)
         self.cache.batch_select_indices(chosen)
-        self.read, self.seen = self.read[chosen], self.seen[chosen]
+        self.read = {name: tensor[chosen] for name, tensor in self.read.items()}
 
     def _forward(self, tokens: Tensor) -> Tensor:
-        hidden = self.decoder(
-            input_ids=tokens, encoder_hidden_states=self.read, encoder_attention_mask=self.seen,
-            past_key_values=self.cache, use_cache=True,
-        ).last_hidden_state  # fmt: skip
+        kept: Any = {"past_key_values": self.cache, "use_cache": True}
+        hidden = self.decoder(input_ids=tokens, **self.read, **kept).last_hidden_state
         logits = self.head(hidden[:, -1]).float()
         logits[:, self.never] = float("-inf")
         return logits
@@ -323,7 +320,7 @@ def source_text(messages: Sequence[Message]) -> str:
     return "\n".join(message.text for message in messages if message.text)
 
 
-def _padded(rows: Sequence[np.ndarray], filler: int) -> tuple[Tensor, Tensor]:
+def padded(rows: Sequence[np.ndarray], filler: int) -> tuple[Tensor, Tensor]:
     """Rows (B, T) filled up on the right, and 1 where they are real."""
     longest = max(len(row) for row in rows)
     values = torch.full((len(rows), longest), filler, dtype=torch.long)

@@ -22,3 +22,12 @@ class ListenOptions(Settings):
         0.5, ge=0, le=1, description="How sure of speech the detector must be; 0 listens to everything, noise too"
     )
     beams: int = Field(5, ge=1, le=16, description="Beams of the search; 1 is fastest")
+
+
+class ScribeOptions(Settings):
+    """What a request to a Whisper that was taught here may ask for."""
+
+    language: str = Field(
+        "auto", pattern=r"^([a-z]{2,3}|auto)$", description="Of the speech, as two letters; auto is the engine's"
+    )
+    translate: bool = Field(False, description="Write English, where the checkpoint learned to")

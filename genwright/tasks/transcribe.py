@@ -14,4 +14,4 @@ class Settings(core.Settings):
     )
 
 
-task = Task("audio", "text", engine="whisper", objective="", metrics=("wer",))
+task = Task("audio", "text", engine="whisper", objective="seq2seq", metrics=("wer", "cer"))
