@@ -12,6 +12,8 @@ import numpy as np
 from genwright.core.content import Message
 from genwright.core.errors import UsageError
 
+from .design import Design, designed
+
 LARGEST = 24_000_000  # pixels of a canvas with what is added to it
 
 
@@ -72,8 +74,9 @@ def canvas_of(messages: Sequence[Message], expand: tuple[int, int, int, int] = (
     return [_expanded(canvases[0], expand, bool(masks))] if any(expand) else canvases
 
 
-def finished(painted: np.ndarray, size: int | None, network: Any = None) -> Any:
-    """What a model painted, made larger by a network (`media.enlarge`), then brought to a size, as far as asked for."""
+def finished(painted: np.ndarray, size: int | None, network: Any = None, design: Design | None = None) -> Any:
+    """What a model painted, made larger by a network (`media.enlarge`), brought to a size, made into a design: as far
+    as asked for."""
     from PIL import Image
 
     from .enlarge import enlarged
@@ -81,7 +84,9 @@ def finished(painted: np.ndarray, size: int | None, network: Any = None) -> Any:
     picture = Image.fromarray(painted)
     if network:
         picture = enlarged(picture, network)
-    return picture if size in (None, picture.width) else picture.resize((size, size), Image.Resampling.LANCZOS)
+    if size not in (None, picture.width):
+        picture = picture.resize((size, size), Image.Resampling.LANCZOS)
+    return designed(picture, design) if design else picture
 
 
 def _opened(path: Path, mask: Path | None) -> Canvas:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import struct
 import warnings
@@ -180,6 +179,8 @@ def contact_sheet(
     (an empty field)."""
     from PIL import ImageDraw
 
+    from .design import font_for
+
     columns = max(1, min(columns, len(pictures)))
     rows = -(-len(pictures) // columns)
     gap, line = max(4, side // 12), 14
@@ -191,7 +192,7 @@ def contact_sheet(
         if picture is not None:
             image = picture if hasattr(picture, "save") else open_picture(picture)
             sheet.paste(squared(rgb(image), side), (left, top))
-        font = _font(11, caption)
+        font = font_for(caption, 11, boxes=True)
         for at, words in enumerate(_wrapped(caption, font, side, 2)):
             draw.text((left, top + side + 2 + at * line), words, fill="#333", font=font)
     return save_picture(sheet, path)
@@ -407,23 +408,6 @@ def _exif(words: Mapping[str, str]) -> bytes:
     exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0" + json.dumps(dict(words)).encode()
     found: bytes = exif.tobytes()
     return found
-
-
-_FONTS = ("/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc", "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc",
-          "/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc", "/usr/share/fonts/truetype/arphic/uming.ttc",
-          "/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf", "/System/Library/Fonts/PingFang.ttc",
-          "C:/Windows/Fonts/msyh.ttc")  # fmt: skip
-
-
-def _font(size: int, text: str) -> Any:
-    """Pillow's own font, or one of this machine that has Chinese where the text asks for it."""
-    from PIL import ImageFont
-
-    if any(char > "\u2e7f" for char in text):
-        for place in _FONTS:
-            if os.path.isfile(place):
-                return ImageFont.truetype(place, size)
-    return ImageFont.load_default(size)
 
 
 def _wrapped(text: str, font: Any, width: int, lines: int) -> list[str]:

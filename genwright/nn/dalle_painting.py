@@ -93,7 +93,8 @@ def _painted(model: Any, some: Sequence[Drawing], files: Sequence[Path]) -> Iter
             best = drawn.score.unflatten(0, (len(here), -1)).argmax(1) + torch.arange(len(here)) * how.candidates
             painted = to_bytes(module.pictures.painted(drawn.tokens[best.to(model.device)]))
         for one, file, made, place in zip(here, files[start:], painted, best.tolist(), strict=False):
-            picture = finished(made, one.how.size, network_of(one.how.upscale) if one.how.upscale else None)
+            network = network_of(one.how.upscale) if one.how.upscale else None
+            picture = finished(made, one.how.size, network, one.how.design)
             write(picture, file, quality=one.how.quality)
             size = {"width": picture.width, "height": picture.height}
             meta = {"number": one.number, "seed": one.seed, "style": one.how.style, **size}

@@ -20,6 +20,7 @@ from genwright.core.content import Part
 from genwright.core.errors import Refused, UsageError
 from genwright.core.model import Request
 from genwright.core.plugin import Settings
+from genwright.media.design import DESIGN, Design
 from genwright.media.edit import Canvas, canvas_of, finished
 
 from .answers import seed_of, write
@@ -36,6 +37,7 @@ class PipelineOptions(Settings):
     size: int | None = Field(
         None, ge=8, le=4096, description="Pixels of a side of what is painted; null is what the model was made for"
     )
+    design: Design | None = Field(None, description=DESIGN)
     negative: str = Field("", max_length=10_000, description="What the picture should be unlike")
     steps: int | None = Field(
         None, ge=1, le=1000, description="Steps from noise to picture; null is the pipeline's own"
@@ -82,7 +84,7 @@ def paint(model: Any, request: Request) -> Iterator[Part]:
         seeds = range(seed + start, seed + min(start + AT_ONCE, how.n))
         pictures = yield from _stepped(partial(_painted, model, how, words, canvas, seeds))
         for number, made in enumerate(pictures, start):
-            picture = canvas.filled(made) if canvas is not None and edited else finished(made, None)
+            picture = canvas.filled(made) if canvas is not None and edited else finished(made, None, design=how.design)
             write(picture, files[number])
             yield Part(kind="image", path=files[number], meta={"number": number, "seed": seed + number})
     yield Part(meta={"finish_reason": "stop"})

@@ -84,9 +84,10 @@ def _paintings(model: Any, request: Request) -> list[Painting]:
         raise UsageError(f"A picture with a mask or with room added cannot have {odd}.", "Leave one of them out.")
     if edited and request.out and request.out.suffix.lower() not in ("", ".png"):
         raise UsageError(f"What stays of a picture would change in a {request.out.suffix} file.", "Write a .png.")
+    if edited and (how.upscale or how.design):
+        name = "upscale" if how.upscale else "design"
+        raise UsageError("What stays of a picture would change if it were made into another.", f"Leave `{name}` out.")
     if how.upscale:
-        if edited:
-            raise UsageError("What stays of a picture would change if it were made larger.", "Leave `upscale` out.")
         network_of(how.upscale)  # that it is here is known before anything is painted
     start = (how.strength or (1.0 if edited else 0.7)) if canvases else 1.0
     seed = seed_of(request)
@@ -163,8 +164,9 @@ def _written(
         if one.canvases and not one.canvases[0].is_free:
             picture = one.canvases[0].filled(made)
         else:
-            network = network_of(one.how.upscale) if one.how.upscale and "partial" not in facts else None
-            picture = finished(made, one.how.size, network)
+            last = "partial" not in facts
+            network = network_of(one.how.upscale) if one.how.upscale and last else None
+            picture = finished(made, one.how.size, network, one.how.design if last else None)
         write(picture, path, quality=one.how.quality)
         size = {"width": picture.width, "height": picture.height}
         meta = {"number": one.number, "seed": one.seed, "style": one.how.style, **size, **facts}

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from genwright.core.plugin import Settings
+from genwright.media.design import DESIGN, Design
 
 
 class CaptionedConfig(Settings):
@@ -43,6 +44,7 @@ class AskedOptions(Settings):
         "upscale-fast) before it gets its `size`",
     )  # fmt: skip
     style: str | None = Field(None, description="One of the styles that the model has learned; null leaves it open")
+    design: Design | None = Field(None, description=DESIGN)
     negative: str = Field(
         "", max_length=10_000, description="What the picture should be unlike", json_schema_extra={"unlike": True}
     )

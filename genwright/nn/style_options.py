@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from genwright.core.plugin import Settings
+from genwright.media.design import DESIGN, Design
 
 
 class StyleConfig(Settings):
@@ -52,6 +53,7 @@ class StyleOptions(Settings):
     size: int | None = Field(
         None, ge=8, le=4096, description="Pixels of a side of what is written; null is what the model paints"
     )
+    design: Design | None = Field(None, description=DESIGN)
     style: str | None = Field(None, description="One of the styles that the model has learned; null leaves it open")
     truncation: float = Field(
         0.8, ge=0, le=2, description="How far from the mean of what the words allow: 0 is always the same picture"

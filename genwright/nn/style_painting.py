@@ -64,7 +64,7 @@ def painted(model: Any, some: Sequence[Portrait], files: Sequence[Path]) -> Iter
         pixels = to_bytes(generator(w, noise), some[0].how.snap)
     yield Part(kind="image", meta={"progress": 1, "of": 1})
     for one, file, made in zip(some, files, pixels, strict=True):
-        write(finished(made, one.how.size), file)
+        write(finished(made, one.how.size, design=one.how.design), file)
         mixed = {} if one.how.mix_seed is None else {"mix_seed": one.how.mix_seed}
         meta = {"number": one.number, "seed": one.seed, "style": one.how.style, "truncation": one.how.truncation}
         yield Part(kind="image", path=file, meta=meta | mixed)

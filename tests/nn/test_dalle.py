@@ -294,7 +294,8 @@ def test_many_are_answered_as_one_is(taught: VqImage, tmp_path: Path) -> None:
         assert max(abs(a.astype(int) - b).max() for a, b in zip(one, many, strict=True)) <= 1
 
 
-OPTIONS: dict[str, Any] = {"n": 3, "size": 40, "style": "hollow", "negative": "a red circle", "guidance": 9.0,
+OPTIONS: dict[str, Any] = {"n": 3, "design": {"kind": "pattern", "width": 32}, "size": 40, "style": "hollow",
+                           "negative": "a red circle", "guidance": 9.0,
                            "temperature": 0.1, "top_k": 1, "top_p": 0.1, "candidates": 8, "quality": 5}  # fmt: skip
 
 

@@ -284,7 +284,7 @@ def test_many_are_answered_as_one_is(taught: FlowImage, tmp_path: Path) -> None:
 OPTIONS: dict[str, Any] = {"n": 3, "size": 40, "style": "hollow", "negative": "red", "steps": 9, "sampler": "euler",
                            "guidance": 6.0, "interval": (0.0, 0.3), "snap": 0.5, "strength": 0.3,
                            "expand": (2, 2, 2, 2), "toward": "a blue bar", "partial": 2, "quality": 5,
-                           "upscale": "fast"}  # fmt: skip
+                           "upscale": "fast", "design": {"kind": "pattern", "width": 32}}  # fmt: skip
 
 
 def network_without_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

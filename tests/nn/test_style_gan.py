@@ -282,7 +282,8 @@ def test_many_are_answered_as_one_is(taught: StyleGan, tmp_path: Path) -> None:
         assert all(same(a, b) for a, b in zip(one, found[index].parts, strict=True))
 
 
-OPTIONS: dict[str, Any] = {"n": 3, "size": 40, "style": "hollow", "truncation": 0.1, "mix_seed": 8, "mix_from": 4,
+OPTIONS: dict[str, Any] = {"n": 3, "design": {"kind": "pattern", "width": 32}, "size": 40, "style": "hollow",
+                           "truncation": 0.1, "mix_seed": 8, "mix_from": 4,
                            "toward": "a blue bar", "toward_seed": 77, "snap": 0.9}  # fmt: skip
 
 
