@@ -20,6 +20,7 @@ class SpeechOptions(Settings):
     speed: float = Field(1.0, ge=0.25, le=4.0, description="How fast: 2 is twice as fast")
     language: str = Field("auto", pattern="^(auto|en|zh)$", description="auto looks at the characters of each sentence")
     pause: float = Field(0.3, ge=0, le=5, description="Seconds of silence between sentences")
+    normalise: bool = Field(True, description="Say numbers, dates, money, units and signs as words")
     partial: bool = Field(False, description="Send each sentence as a file of its own as soon as it is spoken")
 
     @field_validator("voice")

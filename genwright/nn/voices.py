@@ -1,8 +1,9 @@
 """Voices: packaged networks that say sentences, run by ONNX Runtime on a CPU.
 
 Kokoro (82 M numbers, StyleTTS 2 of Li et al. 2023) speaks English and Chinese in many voices, Hibari (8 M, distilled
-from it) English in one, some fifty times as fast. Both read phonemes in misaki's spelling: English words by Hibari's
-dictionary and rules, Chinese by misaki's over jieba and pypinyin. Everything lies on the disk; nothing is fetched here.
+from it) English in one, some fifty times as fast. Numbers and signs become words first (`media/spoken_form.py`). Both
+read phonemes in misaki's spelling: English words by Hibari's dictionary and rules, Chinese by misaki's over jieba and
+pypinyin. Everything lies on the disk; nothing is fetched here.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from genwright.core.errors import DataError, MissingExtra, ModelError, UsageErro
 from genwright.core.model import Request
 from genwright.core.plugin import did_you_mean
 from genwright.media.sound import Sound, joined, save_sound, sound_of
+from genwright.media.spoken_form import spoken_form
 
 from .captions import words_of
 from .voice_options import SpeechOptions
@@ -213,7 +215,12 @@ class Speaker:
         seed = random.SystemRandom().randrange(1 << 31) if request.seed is None else request.seed
         (file,) = request.files(1, ".wav")
         text = words_of(request.messages)
-        total, said = len(sentences_of(text[:MAX_CHARACTERS])), list[Sound]()
+        if len(text) > MAX_CHARACTERS:
+            raise UsageError(
+                f"The text has {len(text):,} characters, more than {MAX_CHARACTERS:,} at once.", "Send it in pieces."
+            )
+        text = spoken_form(text, how.language) if how.normalise else text
+        total, said = len(sentences_of(text)), list[Sound]()
         voices: set[str] = set()
         languages: set[str] = set()
         for number, sentence in enumerate(self.spoken(text, how.language), 1):
@@ -235,10 +242,6 @@ class Speaker:
     def spoken(self, text: str, language: str) -> Iterator[Sentence]:
         """The sentences of a text, cut where the network can take no more. Raises UsageError for a language that
         it does not speak, or when there is nothing that can be said."""
-        if len(text) > MAX_CHARACTERS:
-            raise UsageError(
-                f"The text has {len(text):,} characters, more than {MAX_CHARACTERS:,} at once.", "Send it in pieces."
-            )
         some = False
         for sentence in sentences_of(text):
             tongue = language_of(sentence) if language == "auto" else language

@@ -111,6 +111,9 @@ def test_options_are_heard(speaker, tmp_path):
     assert speaker.network.blend == {"ann": 0.25, "bob": 0.75}
     (said,) = [p for p in say(speaker, "One here.", tmp_path / "a.wav", language="zh") if p.path]
     assert said.meta["languages"] == ["zh"]
+    for normalise, words in ((True, "It is five o'clock."), (False, "It is 5:00.")):
+        parts = say(speaker, "It is 5:00.", tmp_path / "a.wav", partial=True, normalise=normalise)
+        assert [part.text for part in parts if part.text] == [words]
 
 
 @pytest.mark.parametrize(("words", "options", "wrong"), [

@@ -78,7 +78,7 @@ def spans(path, floor=0.01):
 
 
 def test_each_cue_is_said_at_its_time(tape, tmp_path):
-    text = cues(("00:00:01,000", "00:00:02,000", "0123456"), ("00:00:05,500", "00:00:07,000", "[music] Ab cd ♪"),
+    text = cues(("00:00:01,000", "00:00:02,000", "abcdefg"), ("00:00:05,500", "00:00:07,000", "[music] Ab cd ♪"),
                 ("00:00:08,000", "00:00:09,000", "[door]"))  # fmt: skip
     found = dub(written(tmp_path / "a.srt", text), tmp_path / "out.wav")
     assert spans(tmp_path / "out.wav") == [pytest.approx((1.0, 1.7), abs=0.02), pytest.approx((5.5, 6.0), abs=0.02)]

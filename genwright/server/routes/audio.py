@@ -2,7 +2,7 @@
 
 The names of OpenAI's voices stand for the model's usual one. A stream of speech comes sentence by sentence, as bytes
 that a player can begin with (mp3, wav, pcm) or as events. Other parameters of our own (the client's `extra_body`):
-`seed`, `language` and `pause` of speech.
+`seed`, `language`, `pause` and `normalise` of speech.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class SpeechRequest(Strict):
     seed: Seed | None = None
     language: Literal["auto", "en", "zh"] | None = None
     pause: float | None = Field(None, ge=0, le=5)
+    normalise: bool | None = None
 
     @field_validator("voice")
     @classmethod
@@ -160,7 +161,7 @@ class _Speech:
         voice = asked.voice.id if isinstance(asked.voice, Voice) else asked.voice
         usual = voice in USUAL_VOICES and voice not in (facts.get("voices") or ())
         wanted = {"voice": None if usual else voice, "speed": asked.speed, "language": asked.language,
-                  "pause": asked.pause, "partial": partial or None}  # fmt: skip
+                  "pause": asked.pause, "normalise": asked.normalise, "partial": partial or None}  # fmt: skip
         for name, value in wanted.items():
             if value is not None and name not in known:
                 raise Wrong(400, f"{name}: {self.asking.model} does not know it.", param=name,
