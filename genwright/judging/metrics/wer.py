@@ -13,9 +13,12 @@ from genwright.judging.words import spelt, units
 
 class Settings(Base):
     normalize: bool = Field(True, description="Ignore case and punctuation; false compares words as they are written")
+    by: str = Field("", description="Also told apart for each value of this field of the rows: style, lang")
 
 
 def score(pairs: Pairs, settings: Settings, *, bootstrap: int = RESAMPLES, seed: int = 0, **context: Any) -> Score:
     """Errors per word; above 1 when more is invented than was said. Numbers and spellings are not made equal."""
     cut, kind = (spelt, "case+punctuation") if settings.normalize else (units, "none")
-    return error_rate(pairs, cut, bootstrap=bootstrap, seed=seed, signature=f"wer|unit:word or han|norm:{kind}")
+    return error_rate(
+        pairs, cut, by=settings.by, bootstrap=bootstrap, seed=seed, signature=f"wer|unit:word or han|norm:{kind}"
+    )
