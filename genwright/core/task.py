@@ -36,9 +36,9 @@ class Task:
     """What goes in and out (`takes`, `gives`), and what is used when a recipe names nothing else.
 
     `engine` and `objective` are shelf names, `metrics` those judged by default, `guards` who looks at requests and
-    answers where a recipe says nothing. `frame` turns a row's example into
-    what the model is asked (prompt templates live there); `framed` is what training, evaluation and serving all use,
-    so that they put the same question.
+    answers where a recipe says nothing. A task that `imitates` learns somebody's voice or likeness: it is tuned only
+    with a consent on record. `frame` turns a row's example into what the model is asked (prompt templates live there);
+    `framed` is what training, evaluation and serving all use, so that they put the same question.
     """
 
     takes: str
@@ -48,6 +48,7 @@ class Task:
     metrics: tuple[str, ...]
     frame: Callable[[Example, Any], Example] = no_change
     guards: tuple[Mapping[str, Any], ...] = ()
+    imitates: bool = False
 
     @property
     def chosen_guards(self) -> list[Chosen]:

@@ -151,7 +151,20 @@ def card_text(run: Run, tuned: Tuned, *, format: str, notes: Sequence[str], sums
     else:
         lines.append("It began with random weights, so no base's licence binds it. What it learned from has its own:")
         lines += ["", *_data_licence(run)]
-    lines += ["", "## Data", "", *_data_lines(run), "", "## Scores", "", *_score_lines(run), "", "## Provenance", ""]
+    lines += [
+        "",
+        "## Data",
+        "",
+        *_data_lines(run),
+        *_consent_lines(tuned),
+        "",
+        "## Scores",
+        "",
+        *_score_lines(run),
+        "",
+        "## Provenance",
+        "",
+    ]
     lines += [f"- {key}: `{tuned.facts[key]}`" for key in ("data", "recipe", "checkpoint") if tuned.facts.get(key)]
     lines += [f"- base: `{base.get('sha256')}`"] if base.get("sha256") else []
     lines += [f"- {name}: sha256 `{value}`" for name, value in sums.items()]
@@ -175,6 +188,16 @@ def _data_lines(run: Run) -> list[str]:
         f"- refined by {one['name']}: {one['rows_in']:,} → {one['rows_out']:,}" for one in facts.get("refiners", [])
     ]
     return lines
+
+
+def _consent_lines(tuned: Tuned) -> list[str]:
+    """Who lets their voice be imitated, and by what."""
+    told = tuned.facts.get("consent") or {}
+    cards = [f"- voices of {card}: {why}" for card, why in told.get("cards", {}).items()]
+    if not told or cards:
+        return cards
+    said = told.get("statement") or f"{told.get('file')}, sha256 `{told.get('sha256')}`"
+    return [f"- consent of {told.get('who')}, {told.get('when')}: {said}"]
 
 
 def _data_licence(run: Run) -> list[str]:

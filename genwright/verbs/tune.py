@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from genwright.core import SILENT, Dataset, Learner, Recipe, Run, Tell, UsageError, fingerprint
 
+from .consent import consent_of, note_consent
+
 if TYPE_CHECKING:
     from genwright.nn.crew import Crew
 
@@ -49,6 +51,8 @@ def tune(
 
     from .models import locate
 
+    consent = consent_of(recipe)
+
     base = locate(recipe.model.source, tell=tell).sha256 if recipe.model.source else ""
     encoding = fingerprint(base, recipe.model.model_dump(mode="json"), _task(recipe))
     inputs = fingerprint(encoding, recipe.method.name, recipe.method.settings.model_dump(mode="json"))
@@ -59,6 +63,7 @@ def tune(
         tell.note("Tuning: nothing has changed, the model stays.")
         return run
 
+    note_consent(consent, run)
     teach = partial(_teach, recipe, run, prepared, inputs=inputs, encoding=encoding)
     recipe.executor(teach, run, tell=tell, watch=watch)
     run.mark_done("tune", stage)
@@ -155,6 +160,8 @@ def _save(learner: Any, recipe: Recipe, run: Run, prepared: Prepared) -> None:
             "weights": hashes,
             "seed": recipe.seed,
         }
+        if consent := consent_of(recipe):
+            facts["consent"] = consent
         facts["base"] = getattr(learner, "base_reference", {})  # saving may have put the base beside it
         manifest = place / "genwright.json"
         known = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
