@@ -45,7 +45,8 @@ class Tuned:
 
     def open(self) -> Any:
         """The tuned learner in float32: `module` (an adapter sits on its base, not merged), `tokenizer`, `merge()`."""
-        kinds = {"causal_lm": "AutoModelForCausalLM", "seq2seq": "AutoModelForSeq2SeqLM"}
+        kinds = {"causal_lm": "AutoModelForCausalLM", "seq2seq": "AutoModelForSeq2SeqLM",
+                 "whisper": "AutoModelForSpeechSeq2Seq"}  # fmt: skip
         engine = str(self.facts.get("engine") or "causal_lm")
         if engine not in kinds:
             raise UsageError(f"This format holds no model of the engine {engine!r}.", "Use safetensors or adapter.")

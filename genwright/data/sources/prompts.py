@@ -32,8 +32,8 @@ def read(settings: Settings) -> Iterator[Row | Bad]:
     """Rows of `audio` (its bytes) and `text`. What the list says in brackets is no speech: tones and music are left
     out. Raises DataError when the folder holds no archive and list, or when no prompt is called so."""
     words = _words(_only(settings.path, (".txt", ".txt.gz")), settings.include)
-    known = {name: getattr(settings, name) for name in ("licence", "attribution") if getattr(settings, name)}
-    known |= {"style": settings.speaker} if settings.speaker else {}
+    told = {"style": settings.speaker, "licence": settings.licence, "attribution": settings.attribution}
+    known = {name: value for name, value in told.items() if value}
     for file in find_files(_only(settings.path, (".tar", ".tar.xz", ".tar.gz", ".tgz", ".zip")), _SOUNDS):
         if isinstance(file, Bad):
             yield file
