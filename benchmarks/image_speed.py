@@ -16,12 +16,19 @@ within 2 %. What differs: it has biases, plain LayerNorm, GELU with an inside of
 caption's tokens and the seams' convolutions, `shipped` with them. denoising-diffusion-pytorch is another design (a
 U-Net of convolutions) of about as many weights.
 
+`tokens`: DALL-E's transformer of the same width, depth, heads and 64 picture tokens draws pictures, which its decoder
+paints (ours with finite scalar quantisation, theirs with a discrete VAE; both to tensors in fp32, untrained weights).
+dalle-pytorch is asked as it ships, and once more with its `use_cache`. `gan`: a step of both players, at `--gan-size`
+pixels; stylegan2-pytorch of the capacity whose products are nearest to ours (GFLOP each, printed), with its gradient
+penalty every fourth step where ours has R1 and R2 on a quarter of the rows of each, so four steps are a turn.
+
 Peers go into a virtual environment of their own, which is given a torch that is there already:
     python -m venv /tmp/peers
     python -c 'import torch, pathlib; print(pathlib.Path(torch.__file__).parents[1])' > \\
         $(echo /tmp/peers/lib/python3*/site-packages)/torch.pth
     /tmp/peers/bin/pip install --no-deps diffusers accelerate torchvision scipy einops ema-pytorch pytorch-fid \\
-        denoising-diffusion-pytorch
+        denoising-diffusion-pytorch dalle-pytorch stylegan2-pytorch kornia kornia-rs \
+        axial-positional-embedding rotary-embedding-torch g-mlp-pytorch "setuptools<66"
 """
 
 from __future__ import annotations
@@ -54,11 +61,17 @@ CONTENDERS = {  # name: (interpreter, what it is)
     "guided-shipped": ("own", "Genwright, Euler, guidance in the interval it ships with"),
     "guided-diffusers": ("peer", "diffusers' DiT, Euler, guidance at every step"),
     "paint-unet": ("peer", "denoising-diffusion-pytorch: U-Net, DDIM, as many steps"),
+    "tokens-ours": ("own", "Genwright's DALL-E: words to PNG, 64 tokens a picture"),
+    "tokens-dalle": ("peer", "dalle-pytorch: generate_images as it ships"),
+    "tokens-cached": ("peer", "dalle-pytorch: generate_images(use_cache=True)"),
+    "gan-ours": ("own", "Genwright's StyleGAN in its loop: relativistic, R1 and R2, words, EMA"),
+    "gan-stylegan2": ("peer", "stylegan2-pytorch: its Trainer's step, hinge, gradient penalty, EMA"),
 }
 PAIRS = [  # ours, theirs
     ("train-ours", "train-diffusers"), ("train-shipped", "train-diffusers"), ("train-shipped", "train-unet"),
     ("paint-ours", "paint-diffusers"), ("guided-ours", "guided-diffusers"), ("guided-shipped", "guided-diffusers"),
-    ("paint-int8", "paint-diffusers"), ("paint-ours", "paint-unet"),
+    ("paint-int8", "paint-diffusers"), ("paint-ours", "paint-unet"), ("tokens-ours", "tokens-dalle"),
+    ("tokens-ours", "tokens-cached"), ("gan-ours", "gan-stylegan2"),
 ]  # fmt: skip
 COLOURS = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (30, 60, 210), "orange": (250, 150, 20),
            "black": (10, 10, 10), "violet": (140, 40, 190)}  # fmt: skip
@@ -84,6 +97,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="steps of training a round")
     parser.add_argument("--paint", type=int, default=8, help="pictures painted together")
     parser.add_argument("--paint-steps", type=int, default=20, help="steps from noise to picture")
+    parser.add_argument("--gan-size", type=int, default=32, help="pixels of a side of the pictures of `gan`")
+    parser.add_argument("--gan-capacity", type=int, default=4, help="network_capacity of stylegan2-pytorch")
     parser.add_argument("--budget", type=float, help="processor seconds of learning; then the held-out error of each")
     parser.add_argument("--only", nargs="*", choices=list(CONTENDERS), help="contenders; all if not told")
     parser.add_argument("--json", type=Path, help="write everything measured here")
@@ -101,7 +116,8 @@ def main() -> None:
 
 
 def compare(args: argparse.Namespace, folder: Path) -> None:
-    keys = ("threads", "size", "patch", "width", "depth", "heads", "batch", "steps", "paint", "paint_steps", "budget")
+    keys = ("threads", "size", "patch", "width", "depth", "heads", "batch", "steps", "paint", "paint_steps", "budget",
+            "gan_size", "gan_capacity")  # fmt: skip
     job = {key: getattr(args, key) for key in keys} | {"folder": str(folder)}
     (folder / "job.json").write_text(json.dumps(job))
     names = args.only or list(CONTENDERS)
@@ -253,6 +269,9 @@ def report(facts: dict[str, Any]) -> None:
                 f"  {ours + ' ÷ ' + theirs:34} {min(each):13.2f} {statistics.median(each):7.2f} {max(each):7.2f}"
                 f" {statistics.median(used):28.2f}"
             )
+    for name, rows in results.items():
+        if rows[0].get("note"):
+            print(f"\n{name}: {rows[0]['note']}")
     for name, reason in facts["missing"].items():
         print(f"\nNot measured: {name}: {reason}")
 
@@ -278,7 +297,7 @@ def child(name: str, job: dict[str, Any]) -> None:
         say(LEARN[name.removeprefix("learn-train-")](job, name.removeprefix("learn-")))
     else:
         kind, who = name.split("-")
-        WORK[kind, who](job, name, Turns(job["steps"] if kind == "train" else 1, say))
+        WORK[kind, who](job, name, Turns({"train": job["steps"], "gan": 4}.get(kind, 1), say))
 
 
 class Turns:
@@ -288,8 +307,9 @@ class Turns:
     def __init__(self, each: int, say: Callable[[dict[str, Any]], None]):
         from torch.utils.flop_counter import FlopCounterMode
 
-        self.each, self.say, self.steps, self.parameters = each, say, 0, 0
+        self.each, self.say, self.steps, self.parameters, self.note = each, say, 0, 0, ""
         self.counter = FlopCounterMode(display=False, custom_mapping=_attention())
+        self.counter.mod_tracker = Whole()  # whose product it is needs hooks, which penalties of gradients do not bear
 
     def begin(self, module: Any) -> None:
         self.parameters = sum(p.numel() for p in module.parameters())
@@ -302,7 +322,7 @@ class Turns:
             self.gflop = self.counter.get_total_flops() / pictures / 1e9
             return
         if self.steps == 2:
-            self.say({"gflop": self.gflop, "parameters": self.parameters})
+            self.say({"gflop": self.gflop, "parameters": self.parameters, "note": self.note})
         elif (self.steps - 2) % self.each == 0:
             seconds, used = time.perf_counter() - self.began, time.process_time() - self.used
             count = pictures * self.each
@@ -313,6 +333,18 @@ class Turns:
         if sys.stdin.readline() != "go\n":
             os._exit(0)
         self.began, self.used = time.perf_counter(), time.process_time()
+
+
+class Whole:
+    """In place of torch's tracker of modules: everything belongs to one."""
+
+    parents = frozenset(["Global"])
+
+    def __enter__(self) -> Whole:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def _attention() -> dict[Any, Any]:
@@ -683,6 +715,147 @@ def learn_unet(job: dict[str, Any], name: str) -> dict[str, Any]:
     return {"steps": steps, "pictures": steps * job["batch"], "cpu_s": used} | errors_of(clean, job)
 
 
+# ---- DALL-E --------------------------------------------------------------------------------------------------------
+
+
+def tokens_ours(job: dict[str, Any], name: str, turns: Turns) -> None:
+    from genwright.core import Request, user
+    from genwright.nn.dalle import VqImage
+    from genwright.nn.dalle_options import DalleConfig
+
+    shape = {key: job[key] for key in ("size", "width", "depth", "heads")}
+    learner = VqImage(DalleConfig(**shape, grid=8, text_encoder="learned", text_tokens=4))
+    options = {"n": job["paint"], "guidance": 1.0}
+    turns.begin(learner.module)
+    while True:
+        request = Request(messages=(user(caption(0)),), seed=1, options=options, out=Path(job["folder"], "tokens.png"))
+        made = [part for part in learner.generate(request) if part.path]
+        assert len(made) == job["paint"]
+        turns.done(len(made))
+
+
+def tokens_dalle(job: dict[str, Any], name: str, turns: Turns) -> None:
+    """Its own sampler; half of the tokens' choices are cut by default (filter_thres 0.5)."""
+    import torch
+
+    absent("youtokentome", "omegaconf", "taming", "taming.models", "taming.models.vqgan")
+    from dalle_pytorch import DALLE, DiscreteVAE
+    from torchvision.utils import save_image
+
+    vae = DiscreteVAE(image_size=job["size"], num_layers=3, num_tokens=1000, codebook_dim=job["width"], hidden_dim=64)
+    model = DALLE(
+        dim=job["width"], vae=vae, num_text_tokens=1000, text_seq_len=4, depth=job["depth"], heads=job["heads"],
+        dim_head=job["width"] // job["heads"],
+    ).eval()  # fmt: skip
+    words = torch.ones(job["paint"], 4, dtype=torch.long)
+    turns.begin(model)
+    while True:
+        with torch.no_grad():
+            pictures = model.generate_images(words, use_cache="cached" in name)
+        for number, picture in enumerate(pictures):
+            save_image(picture, Path(job["folder"], f"dalle-{number}.png"))
+        turns.done(job["paint"])
+
+
+# ---- StyleGAN ------------------------------------------------------------------------------------------------------
+
+
+def gan_ours(job: dict[str, Any], name: str, turns: Turns) -> None:
+    from genwright.core import Dataset, choose
+    from genwright.core.recipe import Train
+    from genwright.nn.loop import fit
+    from genwright.nn.style_gan import StyleGan
+    from genwright.nn.style_options import StyleConfig
+
+    size = job["gan_size"]
+    learner = StyleGan(StyleConfig(size=size, text_encoder="learned"))
+    settings = Train(
+        optimizer="adam", betas=(0.0, 0.99), learning_rate=1e-3, clip=None, rows_per_batch=job["batch"],
+        tokens_per_pass=job["batch"] * size**2 // 64, max_steps=10**6, epochs=10**6, ema=0.995, dtype="float32",
+        threads=job["threads"], checkpoint_every=10**6, schedule="constant",
+    )  # fmt: skip
+
+    def log(event: str, **facts: Any) -> None:
+        if event == "tune.start":
+            turns.begin(learner.module)
+        if event == "step":
+            turns.done(job["batch"])
+
+    with tempfile.TemporaryDirectory(dir=job["folder"]) as folder:
+        fit(learner, Dataset(our_rows(job, 512)), Dataset(), objective=choose("objectives", "adversarial"),
+            settings=settings, seed=3, folder=Path(folder), log=log)  # fmt: skip
+
+
+def gan_stylegan2(job: dict[str, Any], name: str, turns: Turns) -> None:
+    """What its Trainer does a step (hinge loss, gradient penalty every fourth, EMA every tenth after some thousand
+    steps: here always), without its files. It asks for CUDA when it is imported, though nothing in it needs one."""
+    import torch
+
+    absent("fire", "aim", "vector_quantize_pytorch")
+    torch.cuda.is_available, own = lambda: True, torch.cuda.is_available
+    for kind in (torch.nn.Module, torch.Tensor):
+        kind.cuda = lambda self, *_: self  # type: ignore[assignment, method-assign]
+    from stylegan2_pytorch import stylegan2_pytorch as theirs
+
+    torch.cuda.is_available = own
+    size = job["gan_size"]
+    gan = theirs.StyleGAN2(size, network_capacity=job["gan_capacity"], latent_dim=128)
+
+    def painted(count: int) -> Any:
+        style = theirs.mixed_list(count, gan.G.num_layers, gan.G.latent_dim, device="cpu")
+        noise = torch.rand(count, size, size, 1)
+        return gan.G(theirs.styles_def_to_tensor(theirs.latent_to_w(gan.S, style)), noise)
+
+    def step(number: int, x: Any) -> None:
+        gan.D_opt.zero_grad()
+        true, made = x.add(1).div(2), painted(len(x)).detach()
+        if penalised := number % 4 == 0:
+            true.requires_grad_(), made.requires_grad_()
+        (said_true, _), (said_made, _) = gan.D_aug(true), gan.D_aug(made)
+        loss = theirs.hinge_loss(said_made, said_true)
+        if penalised:
+            loss = loss + theirs.gradient_penalty(true, said_true) + theirs.gradient_penalty(made, said_made)
+        loss.backward()
+        gan.D_opt.step()
+        gan.G_opt.zero_grad()
+        theirs.gen_hinge_loss(gan.D_aug(painted(len(x)))[0], None).backward()
+        gan.G_opt.step()
+        gan.EMA()
+
+    if crashes(lambda: step(1, next(batches(job | {"size": size}))[0])):
+        torch.backends.mkldnn.enabled = False
+        turns.note = "without oneDNN, whose grouped convolutions crash here when they go backward"
+    turns.begin(torch.nn.ModuleList([gan.S, gan.G, gan.D]))
+    for number, (x, _) in enumerate(batches(job | {"size": size})):
+        step(number, x)
+        turns.done(len(x))
+
+
+def crashes(work: Callable[[], None]) -> bool:
+    """Whether a process that does it dies by a signal."""
+    if child := os.fork():
+        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    work()
+    os._exit(0)
+
+
+def absent(*names: str) -> None:
+    """Modules that a peer imports and that are not needed for what is measured: whatever is taken from them is a type
+    of no use."""
+    from types import ModuleType
+
+    class Absent(ModuleType):
+        __path__ = ()
+
+        def __getattr__(self, name: str) -> type:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return type(name, (), {})
+
+    for one in names:
+        sys.modules[one] = Absent(one)
+
+
 def declare_vision() -> None:
     """torchvision's wheel from the registry looks for two kernels that a CPU build of torch does not know."""
     import torch
@@ -698,6 +871,8 @@ WORK: dict[tuple[str, str], Callable[..., None]] = {
     ("train", "unet"): train_unet, ("paint", "ours"): paint_ours, ("guided", "ours"): paint_ours,
     ("guided", "shipped"): paint_ours, ("paint", "int8"): paint_ours, ("paint", "diffusers"): paint_diffusers,
     ("guided", "diffusers"): paint_diffusers, ("paint", "unet"): paint_unet,
+    ("tokens", "ours"): tokens_ours, ("tokens", "dalle"): tokens_dalle, ("tokens", "cached"): tokens_dalle,
+    ("gan", "ours"): gan_ours, ("gan", "stylegan2"): gan_stylegan2,
 }  # fmt: skip
 LEARN: dict[str, Callable[..., dict[str, Any]]] = {
     "ours": learn_ours, "shipped": learn_ours, "diffusers": learn_diffusers, "unet": learn_unet,

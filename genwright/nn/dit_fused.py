@@ -19,7 +19,7 @@ EPS = 1e-6
 def modulated(h: Tensor, shift: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """rms_norm(h) · (1 + scale) + shift in `dtype`; h (B, T, d), shift and scale (B, 1, d)."""
     if not torch.is_grad_enabled():
-        normed = h * _rms(h)
+        normed = h * rms(h)
         return torch.addcmul(shift, normed, 1 + scale, out=normed).to(dtype)
     found: Tensor = _Modulated.apply(h, shift, scale, dtype)
     return found
@@ -49,7 +49,7 @@ def _looked_in_place(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, heads: int
     b, t, three = qkv.shape
     parts = qkv.view(b, t, 3, heads, three // 3 // heads)
     both = parts[:, :, :2]
-    both.mul_(_rms(both))
+    both.mul_(rms(both))
     parts[:, :, 0].mul_(q_weight * k_weight)
     q, k, v = parts.permute(2, 0, 3, 1, 4).unbind()
     return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).reshape(b, t, three // 3)
@@ -58,7 +58,7 @@ def _looked_in_place(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, heads: int
 class _Modulated(Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, shift: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-        norm = _rms(h)
+        norm = rms(h)
         normed = h * norm
         ctx.save_for_backward(normed, norm, scale)
         return torch.addcmul(shift, normed, 1 + scale).to(dtype)
@@ -80,7 +80,7 @@ class _Looked(Function):
         size = three // 3 // heads
         parts = qkv.view(b, t, 3, heads, size).permute(2, 0, 3, 1, 4)
         normed = torch.empty(2, b, heads, t, size, dtype=_wide(qkv.dtype), device=qkv.device).copy_(parts[:2])
-        norm = _rms(normed)
+        norm = rms(normed)
         normed.mul_(norm)
         weights = torch.stack([q_weight * size**-0.5, k_weight])[:, None, None, None].to(normed.dtype)
         q, k = (normed * weights).to(qkv.dtype).view(2, b * heads, t, size)
@@ -129,7 +129,7 @@ class _Gated(Function):
         return found
 
 
-def _rms(x: Tensor) -> Tensor:
+def rms(x: Tensor) -> Tensor:
     """1 / root mean square over the last dimension, (…, 1)."""
     return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
 
