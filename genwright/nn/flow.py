@@ -42,7 +42,7 @@ class FlowImage(PictureLearner):
         return int(self.config.size // self.config.patch) ** 2
 
     def loss(
-        self, batch: Pictures, *, label_smoothing: float = 0.0, time_mean: float = 0.4, time_spread: float = 0.8,
+        self, batch: Pictures, *, label_smoothing: float = 0.0, time_mean: float = 1.1, time_spread: float = 1.3,
         smallest_time: float = diffusion.SMALLEST, untold: float = 0.1, augment: float = 0.0,
     ) -> Tensor:  # fmt: skip
         """Velocity error summed over the pictures (a mean over each one's pixels), at random times and noise.

@@ -11,8 +11,8 @@ from genwright.core import Settings as Options
 
 
 class Settings(Options):
-    time_mean: float = Field(0.4, description="Mean of the times' logits; above 0 leans towards noise")
-    time_spread: float = Field(0.8, gt=0, description="Spread of the times' logits")
+    time_mean: float = Field(1.1, description="Mean of the times' logits; above 0 leans towards noise")
+    time_spread: float = Field(1.3, gt=0, description="Spread of the times' logits")
     smallest_time: float = Field(0.05, gt=0, lt=1, description="Times below count as this one")
     untold: float = Field(
         0.1, ge=0, lt=1, description="Share of pictures taught without words, so that guidance is possible"
