@@ -65,7 +65,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> FlowImage:
     """A model that has learned a little: enough to answer differently to different questions."""
     folder = tmp_path_factory.mktemp("taught")
     learner = model()
-    teach(folder / "run", learner, rows(folder / "p"), [], max_steps=150)
+    teach(folder / "run", learner, rows(folder / "p"), [], max_steps=300)
     return learner
 
 
