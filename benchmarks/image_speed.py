@@ -78,6 +78,7 @@ COLOURS = {"red": (220, 30, 30), "green": (20, 160, 60), "blue": (30, 60, 210), 
 SHAPES = ("circle", "square", "bar", "cross", "ring")
 KINDS = [(colour, shape) for colour in COLOURS for shape in SHAPES]
 TIMES = (0.2, 0.5, 0.8)
+PAINTED = 128  # pictures of each model that has learned
 RATE, WARMUP, KEEP = 1e-3, 20, 0.999  # learning rate, its first steps, the share that a moving average keeps
 
 
@@ -165,9 +166,14 @@ def play(names: list[str], args: argparse.Namespace, folder: Path, facts: dict[s
 
 def learned(names: list[str], args: argparse.Namespace, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """What each has learned within the budget: the error of the clean picture that it tells, on held-out pictures."""
-    print(f"\nHeld-out error after {args.budget:g} processor seconds of learning; the rate of both DiT is {RATE:g}")
-    print(f"  {'':17} {'steps':>6} {'pictures':>9} {'CPU s':>6}" + "".join(f"   t={t}" for t in TIMES))
+    print(
+        f"\nHeld-out error after {args.budget:g} processor seconds of learning, and KID-effnetlite0 × 1000 of {PAINTED}"
+    )
+    print(f"pictures ({args.paint_steps} steps, no guidance); the rate of both DiT is {RATE:g}")
+    print(f"  {'':17} {'steps':>6} {'pictures':>9} {'CPU s':>6}" + "".join(f"   t={t}" for t in TIMES) + "      KID")
     found: dict[str, Any] = {}
+    true = true_pictures(args.size, folder)
+    print(f"  {'true pictures':17}{'':47} {kid(true[:PAINTED], true[PAINTED:]):8.1f}")
     for name in names:
         if name in facts["missing"]:
             continue
@@ -179,11 +185,32 @@ def learned(names: list[str], args: argparse.Namespace, folder: Path, facts: dic
             print(f"  {name:17} not measured: {one.first['error']}")
             continue
         errors = "".join(f" {one.first[f't={t}']:7.4f}" for t in TIMES)
+        found[name]["kid"] = kid([folder / path for path in one.first["painted"]], true[PAINTED:])
         print(
-            f"  {name:17} {one.first['steps']:6} {one.first['pictures']:9} {one.first['cpu_s']:6.0f}{errors}",
-            flush=True,
-        )
+            f"  {name:17} {one.first['steps']:6} {one.first['pictures']:9} {one.first['cpu_s']:6.0f}{errors}"
+            f" {found[name]['kid']:8.1f}", flush=True,
+        )  # fmt: skip
     return found
+
+
+def true_pictures(size: int, folder: Path) -> list[Path]:
+    """As many true pictures as a model paints, and 512 others to compare with."""
+    from PIL import Image
+
+    pictures, _ = drawn(size, PAINTED + 512, 4)
+    paths = [folder / f"true-{number}.png" for number in range(len(pictures))]
+    for path, picture in zip(paths, pictures, strict=True):
+        Image.fromarray(picture).save(path)
+    return paths
+
+
+def kid(some: list[Path], true: list[Path]) -> float:
+    """The distance that the product's metric tells, without its interval."""
+    from genwright.judging.features import features, seen_at
+    from genwright.judging.mmd import mmd, polynomial
+
+    side = seen_at(64)
+    return 1000 * mmd(features(some, side), features(true, side), polynomial)[0]
 
 
 class Child:
@@ -427,6 +454,31 @@ def errors_of(clean: Callable[[Any, float, Any], Any], job: dict[str, Any]) -> d
         return {f"t={t}": float((clean((1 - t) * x + t * noise, t, kinds) - x).square().mean()) for t in TIMES}
 
 
+def flowing(clean: Callable[[Any, float, Any], Any], job: dict[str, Any]) -> Any:
+    """PAINTED pictures (B, 3, S, S) of kinds in turn: Euler along the velocity that follows from `clean`."""
+    import torch
+
+    count, steps = PAINTED, job["paint_steps"]
+    z = torch.randn(count, 3, job["size"], job["size"], generator=torch.Generator().manual_seed(5))
+    kinds = torch.arange(count) % len(KINDS)
+    with torch.no_grad():
+        for step in range(steps, 0, -1):
+            t = step / steps
+            z = z + (clean(z, t, kinds) - z) / step  # (x - z) / t over a time of 1 / steps
+    return z
+
+
+def painted(pictures: Any, job: dict[str, Any], name: str) -> list[str]:
+    """Files of pictures (B, 3, S, S) from -1 to 1."""
+    from PIL import Image
+
+    pixels = (pictures.clamp(-1, 1) + 1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    names = [f"{name}-{number}.png" for number in range(len(pixels))]
+    for file, one in zip(names, pixels, strict=True):
+        Image.fromarray(one).save(Path(job["folder"], file))
+    return names
+
+
 def spent(steps: Iterator[Any], budget: float) -> tuple[Any, int, float]:
     """What the last step within the budget gave, how many there were, and the processor seconds that they took."""
     began = time.process_time()
@@ -537,7 +589,7 @@ def learn_ours(job: dict[str, Any], name: str) -> dict[str, Any]:
             return module(z, z.new_full((len(z),), t), told)
 
     used = {"steps": steps, "pictures": steps * job["batch"], "cpu_s": times[-1] - times[0]}
-    return used | errors_of(clean, job)
+    return used | errors_of(clean, job) | {"painted": painted(flowing(clean, job), job, name)}
 
 
 # ---- diffusers -----------------------------------------------------------------------------------------------------
@@ -575,7 +627,7 @@ def diffusers_steps(job: dict[str, Any], model: Any) -> Iterator[Any]:
     for x, kinds in batches(job):
         with accelerator.accumulate(model):
             noise = torch.randn_like(x)
-            u = compute_density_for_timestep_sampling("logit_normal", len(x), logit_mean=0.4, logit_std=0.8)
+            u = compute_density_for_timestep_sampling("logit_normal", len(x), logit_mean=1.1, logit_std=1.3)
             indices = (u * scheduler.config.num_train_timesteps).long()
             times = scheduler.timesteps[indices]
             sigmas = scheduler.sigmas[indices].view(-1, 1, 1, 1)
@@ -643,7 +695,8 @@ def learn_diffusers(job: dict[str, Any], name: str) -> dict[str, Any]:
         )[0]
         return z - t * velocity
 
-    return {"steps": steps, "pictures": steps * job["batch"], "cpu_s": used} | errors_of(clean, job)
+    found = {"steps": steps, "pictures": steps * job["batch"], "cpu_s": used} | errors_of(clean, job)
+    return found | {"painted": painted(flowing(clean, job), job, name)}
 
 
 # ---- denoising-diffusion-pytorch -----------------------------------------------------------------------------------
@@ -712,7 +765,8 @@ def learn_unet(job: dict[str, Any], name: str) -> dict[str, Any]:
         found = model.model_predictions(z / norm, torch.full((len(z),), at), clip_x_start=True)
         return found.pred_x_start
 
-    return {"steps": steps, "pictures": steps * job["batch"], "cpu_s": used} | errors_of(clean, job)
+    found = {"steps": steps, "pictures": steps * job["batch"], "cpu_s": used} | errors_of(clean, job)
+    return found | {"painted": painted(average.ema_model.sample(batch_size=PAINTED).mul(2).sub(1), job, name)}
 
 
 # ---- DALL-E --------------------------------------------------------------------------------------------------------
