@@ -96,7 +96,8 @@ class DiffusersPipeline:
         Raises Unlearnable as `picture_rows.captioned` does, UsageError for a pipeline that is not taught here.
         """
         check_family(self.pipeline, self.net)
-        picture, captions = captioned(example, self.size)
+        picture, names, others = captioned(example, self.size)
+        captions = [*names, *others]
         pixels = from_bytes(torch.tensor(picture)[None])
         vae = self._together().vae
         with torch.no_grad():

@@ -34,18 +34,20 @@ class Pictures:
 
 
 def encode(example: Example, reader: Reader, *, size: int, slots: int, style: int, wordless: bool = False) -> Encoded:
-    """Pixels (S, S, 3), all captions of the row and the number of its style; the weight is one picture.
+    """Pixels (S, S, 3), all captions of the row, how many of them are names (they come first) and the number of its
+    style; the weight is one picture.
 
     Raises Unlearnable as `captioned` does, but for a row without words when `wordless`: it has one caption, empty.
     """
-    pixels, captions = captioned(example, size, wordless=wordless)
-    sequence = {"pixels": pixels, "captions": reader(captions or [""]), "style": np.int64(style)}
+    pixels, names, others = captioned(example, size, wordless=wordless)
+    captions = reader([*names, *others] or [""])
+    sequence = {"pixels": pixels, "captions": captions, "names": np.int64(len(names)), "style": np.int64(style)}
     return Encoded((sequence,), slots, 1.0)
 
 
-def captioned(example: Example, size: int, *, wordless: bool = False) -> tuple[np.ndarray, list[str]]:
-    """Pixels (S, S, 3) uint8 of the answer's picture, and its captions: the words asked and those in
-    `meta["captions"]`, {language: [caption, …]}.
+def captioned(example: Example, size: int, *, wordless: bool = False) -> tuple[np.ndarray, list[str], list[str]]:
+    """Pixels (S, S, 3) uint8 of the answer's picture; its names, which are the words asked and the shortest caption of
+    each language in `meta["captions"]`, {language: [caption, …]}; and its other captions.
 
     Raises Unlearnable for a row without picture, without words (unless `wordless`), or with a file that is none.
     """
@@ -54,24 +56,27 @@ def captioned(example: Example, size: int, *, wordless: bool = False) -> tuple[n
     path = next((p.path for p in example.answer.parts if p.kind == "image" and p.path), None)
     if path is None:
         raise Unlearnable("the answer holds no picture")
-    more = [text for texts in (example.meta.get("captions") or {}).values() for text in texts]
-    captions = list(dict.fromkeys(text for text in (words_of(example.prompt), *more) if text.strip()))
-    if not captions and not wordless:
+    languages = [texts for texts in (example.meta.get("captions") or {}).values() if texts]
+    short = [words_of(example.prompt), *(min(texts, key=len) for texts in languages)]
+    names = list(dict.fromkeys(text for text in short if text.strip()))
+    others = [text for texts in languages for text in texts if text.strip() and text not in names]
+    if not names and not others and not wordless:
         raise Unlearnable("the picture has no caption")
     try:
-        return as_array(path, size), captions
+        return as_array(path, size), names, list(dict.fromkeys(others))
     except GenwrightError as error:
         raise Unlearnable(f"the picture cannot be read: {error.message}") from None
 
 
 def collate(items: Sequence[Encoded], seeds: Sequence[int] = ()) -> Pictures:
-    """One caption a picture: drawn at random, or as a number for each picture has it."""
+    """One caption a picture, drawn at random or by a number for each picture: three times of four a name, for names are
+    what is asked by; else any."""
     rows = [item.sequences[0] for item in items]
-    drawn = (
-        [s % len(row["captions"]) for s, row in zip(seeds, rows, strict=True)]
-        if seeds
-        else [int(torch.randint(len(row["captions"]), ())) for row in rows]
-    )
+    seeds = seeds or [int(torch.randint(1 << 62, ())) for _ in rows]
+    drawn = [
+        seed // 4 % (int(row["names"]) if seed % 4 and row["names"] else len(row["captions"]))
+        for seed, row in zip(seeds, rows, strict=True)
+    ]
     chosen = [row["captions"][number] for row, number in zip(rows, drawn, strict=True)]
     pixels = torch.from_numpy(np.stack([row["pixels"] for row in rows]))
     return Pictures(pixels, stacked(chosen), torch.tensor([int(row["style"]) for row in rows]))

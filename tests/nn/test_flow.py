@@ -123,6 +123,22 @@ def test_each_picture_meets_all_its_captions(tmp_path: Path) -> None:
     assert len(met) == 3
 
 
+def test_names_are_met_more_often_than_long_lists(tmp_path: Path) -> None:
+    learner, row = model(), rows(tmp_path)[0]
+    lists = [f"circle in red, {word}" for word in ("round", "shape", "sign", "ball", "dot", "disc")]
+    row = Example(
+        row.messages, {**row.meta, "captions": {"en": [*lists, "circle"], "zh": ["红色的圆", "红色的圆, 圆形"]}}
+    )
+    item = learner.encode(row)
+    names = {tuple(line) for line in learner.reader(["a red circle", "circle", "红色的圆"]).tolist()}
+    torch.manual_seed(0)
+    met = [tuple(learner.collate([item]).captions[0].tolist()) for _ in range(400)]
+    width = max(map(len, names))
+    share = sum(tuple(one[:width]) in names for one in met) / len(met)
+    assert 0.75 < share < 0.9, "three of four, and some by chance"
+    assert len(set(met)) == 10, "the lists are met too"
+
+
 def test_one_batch_is_learned_by_heart(tmp_path: Path) -> None:
     train = rows(tmp_path / "p")[:4]
     learner = model()
