@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from genwright.core import DataError, Modality, Part
-from genwright.media.sound import Sound, encoded, log_mel, open_sound, peaks, save_sound, sound_facts, sound_of
+from genwright.media.sound import (
+    Sound,
+    encoded,
+    log_mel,
+    open_sound,
+    peaks,
+    save_sound,
+    sound_facts,
+    sound_of,
+    spectrogram,
+)
 
 _SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 _PLAYED = 30  # seconds of a sound that a page holds
@@ -45,17 +55,19 @@ def check(file: Path | bytes) -> dict[str, str]:
 
 
 def html(part: Part) -> str:
-    """A player with the sound inside (its first 30 seconds) above its wave; what cannot be read is named."""
+    """A player with the sound inside (its first 30 seconds) below its wave and its spectrogram; what cannot be read is
+    named."""
     try:
         sound = read(part)
     except DataError as error:
         return f"<em>{escape(error.message)}</em>"
     words = escape(part.text or (part.path.name if part.path else ""), quote=True)
     start = Sound(sound.mono().samples[: _PLAYED * sound.rate], sound.rate)
-    data = b64encode(encoded(start, ".flac")).decode()
+    data, picture = (b64encode(one).decode() for one in (encoded(start, ".flac"), spectrogram(start, _WIDTH)))
     return (
         f'<figure class="sound"><svg width="{_WIDTH}" height="{_HEIGHT}" role="img" aria-label="wave">'
         f'<path d="{_wave(start)}" stroke="currentColor"/></svg><br>'
+        f'<img width="{_WIDTH}" height="{_HEIGHT}" alt="spectrogram" src="data:image/png;base64,{picture}"><br>'
         f'<audio controls preload="none" src="data:audio/flac;base64,{data}">'
         f"</audio><figcaption>{words} {sound.seconds:.1f} s</figcaption></figure>"
     )

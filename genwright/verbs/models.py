@@ -284,9 +284,14 @@ def _engine(found: Located | None, task: Chosen | None, purpose: str) -> str:
 
 
 def _engine_by_file(folder: Path) -> str:
-    """The engine that knows its models by a file (`known_by`) which lies in this folder; empty when none does."""
-    marks = {name: getattr(shelves["engines"].load(name), "known_by", None) for name in shelves["engines"]}
-    return next((name for name, mark in marks.items() if mark and (folder / mark).is_file()), "")
+    """The engine that knows its models by a file (`known_by`) which lies in this folder, or by the model_type of its
+    config.json (`known_types`); empty when none does."""
+    engines = {name: shelves["engines"].load(name) for name in shelves["engines"]}
+    marks = {name: getattr(engine, "known_by", None) for name, engine in engines.items()}
+    if by_file := next((name for name, mark in marks.items() if mark and (folder / mark).is_file()), ""):
+        return by_file
+    kind = _config(folder).get("model_type")
+    return next((name for name, engine in engines.items() if kind and kind in getattr(engine, "known_types", ())), "")
 
 
 def _engine_of_config(found: Located) -> str:

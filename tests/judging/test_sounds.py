@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genwright.core import Example, Judged, Message, Part, UsageError, assistant, choose, user
+from genwright.core import Example, Judged, Message, Part, UsageError, assistant, choose, find_card, user
 from genwright.core.model import Likelihood
 from genwright.judging import samples
 from genwright.media.companding import levels_of
@@ -82,3 +82,19 @@ def test_a_vocoder_is_asked_with_the_sound_that_it_is_to_make(tmp_path: Path) ->
     assert task.thing.framed(row, task.settings) == row
     words = Example((user("hello"), assistant("hello")))
     assert task.thing.framed(words, task.settings) == words
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(not find_card("dnsmos").is_here, reason="the card dnsmos is not here")
+def test_clear_sound_is_held_better_than_noise(tmp_path: Path) -> None:
+    """Not that a tone is speech: that what is added to it is heard, and that the true sounds stand beside."""
+    random = np.random.default_rng(0)
+    clean = tone(220) * (1 + np.sin(2 * np.pi * 3 * TIMES)) / 2
+    true = sound(tmp_path / "true.wav", clean)
+    noisy = sound(tmp_path / "noisy.wav", clean + random.normal(0, 0.2, len(clean)))
+    row = Example((user("la"), assistant(true)))
+    found = [choose("metrics", "dnsmos")([Judged(row, Message("assistant", (part,)))]) for part in (true, noisy)]
+    assert found[0].value == pytest.approx(found[0].beside["true sounds"])
+    assert 1 <= found[1].details["noise"] < found[0].details["noise"] - 0.3
+    with pytest.raises(UsageError, match="No answer is a sound"):
+        choose("metrics", "dnsmos")([Judged(row)])

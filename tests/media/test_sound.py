@@ -151,3 +151,21 @@ def test_a_tone_lies_in_its_mel_band():
     assert int(bands.mean(0).argmax()) == int(filters[:, round(1000 / 40)].argmax())
     areas = filters.sum(1) * 40  # triangles of equal area: those wide enough to be sampled well have area 1
     assert areas[-10:] == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_spectrogram_is_a_picture_that_is_dark_where_a_tone_is() -> None:
+    import io
+
+    from PIL import Image
+
+    from genwright.media.sound import spectrogram
+
+    times = np.arange(16_000) / 16_000
+    picture = Image.open(io.BytesIO(spectrogram(sound_of(np.sin(2 * np.pi * 1000 * times), 16_000), 120)))
+    assert picture.size == (120, 80)
+    rows = np.asarray(picture).mean(1)
+    assert abs(int(rows.argmin()) - (79 - 26)) <= 1, "1000 Hz lies in the 27th of 80 mel bands"
+    assert rows.min() < 10
+    assert rows.max() > 240
+    for few in (1, 3, 500):
+        assert Image.open(io.BytesIO(spectrogram(sound_of(np.zeros(few), 16_000), 480))).size == (480, 80)

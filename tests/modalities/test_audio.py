@@ -40,7 +40,7 @@ def test_a_page_plays_the_sound_and_nothing_of_its_words_is_markup(tmp_path):
     part = audio.save(tone(seconds=40), tmp_path / "a.wav")
     shown = audio.html(Part("audio", '"><script>', part.path))
     assert "<script>" not in shown
-    held = base64.b64decode(re.search(r"base64,([^\"]+)", shown)[1])
+    held = base64.b64decode(re.search(r'audio/flac;base64,([^"]+)', shown)[1])
     assert open_sound(held).seconds == 30
     assert "40.0 s" in shown
     assert audio.html(Part("audio", path=tmp_path / "none.wav")).startswith("<em>")
