@@ -22,6 +22,7 @@ from genwright.core.model import Encoded, Request, Unlearnable
 from genwright.core.plugin import did_you_mean
 from genwright.media.mel import BANDS, FLOOR, mel_of, vocode
 from genwright.media.sound import Sound, joined, open_sound, save_sound
+from genwright.media.spoken_form import spoken_form
 
 from . import diffusion
 from .captions import words_of
@@ -118,7 +119,7 @@ class SpeechFlow(Keeping):
         path = next((p.path for p in example.answer.parts if p.kind == "audio" and p.path), None)
         if path is None:
             raise Unlearnable("the answer holds no recording")
-        words = words_of(example.prompt)
+        words = spoken_form(words_of(example.prompt))
         try:
             mel = mel_of(open_sound(path))
             tokens = self._tokens(words, language_of(words)) if words.strip() else np.zeros(2, np.int32)
@@ -215,6 +216,7 @@ class SpeechFlow(Keeping):
             raise UsageError(
                 f"The text has {len(text):,} characters, more than {MAX_CHARACTERS:,} at once.", "Send it in pieces."
             )
+        text = spoken_form(text, how.language) if how.normalise else text
         if how.voice is not None and how.voice not in self.voices:
             raise UsageError(
                 f"There is no voice {how.voice!r} here. {did_you_mean(how.voice, self.voices)}",

@@ -28,6 +28,7 @@ class VoiceOptions(Settings):
     voice: str | None = Field(None, description="One of the voices that it learned; null is the mean of all")
     speed: float = Field(1.0, ge=0.25, le=4.0, description="How fast: 2 is twice as fast")
     language: str = Field("auto", pattern="^(auto|en|zh)$", description="auto looks at the characters of each sentence")
+    normalise: bool = Field(True, description="Say numbers, dates, money, units and signs as words")
     pause: float = Field(0.15, ge=0, le=5, description="Seconds of silence between sentences")
     steps: int = Field(4, ge=1, le=100, description="Steps from noise to spectrogram; 1 is smoothest")
     temperature: float = Field(0.6, ge=0, le=2, description="Spread of the noise; 0 says it the usual way each time")

@@ -354,3 +354,16 @@ def test_what_cannot_be_said_says_why(tmp_path):
     with pytest.raises(ModelError):
         speech_flow.load(tmp_path, speech_flow.Settings())
     assert VoiceConfig().reads == "phonemes"
+
+
+def test_numbers_are_said_as_words_unless_they_are_left_to_the_voice(tmp_path):
+    model = model_of()
+
+    def tokens(words: str, **options: Any) -> list[int]:
+        return model._lines(Request(messages=(user(words),), options=options))[0].tokens.tolist()
+
+    assert tokens("5 stars") == tokens("five stars") != tokens("5 stars", normalise=False)
+    path = tmp_path / "five.wav"
+    save_sound(sound_of(wave_of("abc" * 3), 16_000), path)
+    row = Example((user("5"), assistant(Part("audio", path=path))))
+    assert model.encode(row).sequences[0]["tokens"].tolist() == tokens("five")

@@ -61,6 +61,7 @@ def read(settings: Settings) -> Iterator[Row | Bad]:
     """Rows of `audio` (FLAC) and `text`, each with who says it as its style; the same seed gives the same rows. Of the
     drawn sentences none comes twice in the same voice. Raises UsageError for a voice that is not there."""
     from genwright.media.sound import encoded, joined, sound_of
+    from genwright.media.spoken_form import spoken_form
     from genwright.nn.voice_options import SpeechOptions
     from genwright.nn.voices import RATE, open_speaker
 
@@ -72,7 +73,7 @@ def read(settings: Settings) -> Iterator[Row | Bad]:
         how, speed = SpeechOptions(voice=name), draw.uniform(settings.slow, settings.fast)
         said = [
             sound_of(speaker.network.say(one.phonemes, speaker.blend_for(how, one.language), speed, number), RATE)
-            for one in speaker.spoken(text, "auto")
+            for one in speaker.spoken(spoken_form(text), "auto")
         ]
         sound = joined(said, pause=0.15).at(settings.rate or RATE)
         audio = encoded(_noisy(sound, draw, settings.noise), ".flac")
