@@ -166,6 +166,10 @@ def _sound_commands(command: Command) -> None:
     one.add_argument("--model", default="whisper-base", metavar="NAME", help="default whisper-base")
     one.add_argument("--language", metavar="CODE", help="of the speech, as two letters (default: it listens first)")
     one.add_argument("--translate", action="store_true", help="write English, whatever is spoken")
+    one.add_argument("--words", action="store_true", help="times of words too: in json and vtt; in srt a cue a word")
+    one.add_argument(
+        "--script", choices=("simplified", "traditional", "as_heard"), help="of Chinese (default simplified)"
+    )
     one.add_argument("--format", choices=("text", "srt", "vtt", "json"), default="text", help="default text")
     one.add_argument("-o", "--out", metavar="FILE", help="write to a file; .srt and .vtt choose the format too")
     one = command("mix", "voices over music that goes down while they speak, labelled", do="sound_commands:mix")

@@ -38,11 +38,12 @@ def speak(args: Namespace, screen: Screen) -> dict[str, Any]:
 
 def transcribe(args: Namespace, screen: Screen) -> dict[str, Any]:
     from genwright.verbs.ask import open_answerer
-    from genwright.verbs.subtitles import srt, vtt
+    from genwright.verbs.subtitles import by_words, srt, vtt
 
     out = Path(args.out) if args.out else None
     form = out.suffix[1:] if out and out.suffix in (".srt", ".vtt", ".json") else args.format
-    options = {"translate": True} if args.translate else {}
+    options: dict[str, Any] = {name: True for name in ("translate", "words") if getattr(args, name)}
+    options |= {"script": args.script} if args.script else {}
     options |= {"language": args.language} if args.language else {}
     answerer = open_answerer(args.model, task="transcribe")
     segments, text, facts = list[dict[str, Any]](), "", dict[str, Any]()
@@ -57,7 +58,8 @@ def transcribe(args: Namespace, screen: Screen) -> dict[str, Any]:
     finally:
         answerer.close()
     found = {"text": text.strip(), **facts, "segments": segments}
-    shown = {"srt": srt, "vtt": vtt}[form](segments) if form in ("srt", "vtt") else text.strip() + "\n"
+    cues = by_words(segments) if args.words and form == "srt" else segments
+    shown = {"srt": srt, "vtt": vtt}[form](cues) if form in ("srt", "vtt") else text.strip() + "\n"
     shown = json.dumps(found, ensure_ascii=False, indent=1) + "\n" if form == "json" else shown
     if out:
         try:

@@ -30,6 +30,17 @@ WINDOW = 3_000  # frames of ten milliseconds
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _MOST_REPEATED, _LEAST_LIKELY, _SILENT = 2.4, -1.0, 0.6  # the paper's thresholds
 _PROMPT_TOKENS = 223
+_UNSPACED = frozenset(("zh", "ja", "yue", "th", "lo", "my", "km"))  # languages written without spaces between words
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word (in Chinese, a character) with its punctuation, its times in seconds and its mean probability a token."""
+
+    word: str
+    start: float
+    end: float
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,7 @@ class Segment:
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
+    words: tuple[Word, ...] = ()
 
 
 class Listener:
@@ -92,7 +104,10 @@ class Listener:
             text = self._script(segment.text, language, how.script)
             shown = text.lstrip() if first else text
             first = False
-            yield Part(text=shown, meta={"segments": [asdict(segment) | {"text": text}]})
+            facts = asdict(segment) | {"text": text, "words": self._in_script(segment.words, language, how.script)}
+            if not how.words:
+                del facts["words"]
+            yield Part(text=shown, meta={"segments": [facts]})
         yield Part(meta={"finish_reason": "stop", "language": language, "duration": sound.seconds})
 
     def _sound(self, request: Request) -> Sound:
@@ -106,27 +121,26 @@ class Listener:
         at, before = 0, self._ids(" " + how.prompt.strip()) if how.prompt.strip() else []
         while at < len(features):
             span = min(WINDOW, len(features) - at)
-            window = _window(features[at : at + WINDOW])
-            tokens, facts = self._decoded(window, language, how, before, warm)
+            heard = self._network.encode(_window(features[at : at + WINDOW]))
+            tokens, facts = self._decoded(heard, language, how, before, warm)
             if tokens is None:
                 at += span
                 continue
             pieces, went = self._pieces(tokens, span)
-            for start, end, words in pieces:
+            timed = self._timed(heard, language, how, pieces, span, at / 100) if how.words else [()] * len(pieces)
+            for (start, end, words), times in zip(pieces, timed, strict=True):
                 text = self._words.decode(words)
                 if text.strip():
-                    yield Segment(round(at / 100 + start, 2), round(at / 100 + end, 2), text, tuple(words), **facts)
+                    times_of = (round(at / 100 + start, 2), round(at / 100 + end, 2))
+                    yield Segment(*times_of, text, tuple(words), **facts, words=times)
                     before = (before + words)[-_PROMPT_TOKENS:] if facts["temperature"] < 0.5 else []
             at += went
 
     def _decoded(
-        self, window: Any, language: str, how: ListenOptions, before: list[int], warm: float
+        self, heard: Any, language: str, how: ListenOptions, before: list[int], warm: float
     ) -> tuple[list[int] | None, dict[str, float]]:
-        """The tokens of a window (None: nobody speaks), and how good they are."""
-        heard = self._network.encode(window)
-        prompt = [*([self._id("<|startofprev|>"), *before] if before else []), self._id("<|startoftranscript|>")]
-        if self._network.is_multilingual:
-            prompt += [self._id(f"<|{language}|>"), self._id("<|translate|>" if how.translate else "<|transcribe|>")]
+        """The tokens of a window as it was encoded (None: nobody speaks), and how good they are."""
+        prompt = [*([self._id("<|startofprev|>"), *before] if before else []), *self._start(language, how)]
         temperatures = [t for t in TEMPERATURES if t >= warm] or [warm]
         for temperature in temperatures:
             beams = {"beam_size": how.beams} if not temperature else {"beam_size": 1, "num_hypotheses": 3}
@@ -170,6 +184,76 @@ class Listener:
                 return pieces, went
             pieces += [(start, span / 100, words)] if words else []
         return pieces, span
+
+    def _start(self, language: str, how: ListenOptions) -> list[int]:
+        """What every answer begins with."""
+        task = "<|translate|>" if how.translate else "<|transcribe|>"
+        more = [self._id(f"<|{language}|>"), self._id(task)] if self._network.is_multilingual else []
+        return [self._id("<|startoftranscript|>"), *more]
+
+    # -- words -------------------------------------------------------------------------------------------------------
+
+    def _timed(
+        self, heard: Any, language: str, how: ListenOptions, pieces: list[Any], span: int, offset: float
+    ) -> list[tuple[Word, ...]]:
+        """The words of each piece with their times: where the attention of some heads moves on from token to token
+        (dynamic time warping, as in Whisper's own code). A word stays within its piece."""
+        tokens = [token for _, _, words in pieces for token in words]
+        if not tokens:
+            return [()] * len(pieces)
+        (found,) = self._network.align(heard, self._start(language, how), [tokens], [span])
+        path = np.array(found.alignments)  # (steps, 2): token, and a fiftieth of a second
+        moves = np.append(True, np.diff(path[:, 0]) > 0)
+        begins = path[moves, 1] / 50  # of each token, and of what comes after the last
+        begins = np.append(begins, [span / 100] * max(0, len(tokens) + 1 - len(begins)))
+        at, made = 0, list[tuple[Word, ...]]()
+        for start, end, words in pieces:
+            timed = list[Word]()
+            for text, count in self._spelled(words, "en" if how.translate else language):
+                chances = found.text_token_probs[at : at + count]
+                times = (min(max(float(begins[k]), start), end) + offset for k in (at, at + count))
+                timed.append(Word(text, *(round(one, 2) for one in times), round(float(np.mean(chances)), 3)))
+                at += count
+            made.append(tuple(timed))
+        return made
+
+    def _spelled(self, tokens: list[int], language: str) -> Iterator[tuple[str, int]]:
+        """(word, how many tokens) in order: characters where no spaces stand between words, else what spaces part;
+        punctuation goes with the word before it."""
+        text, count = "", 0
+        for piece, size in self._characters(tokens):
+            new = language in _UNSPACED or piece.startswith(" ") or text.endswith(" ")
+            if text.strip() and new and any(letter.isalnum() for letter in piece):
+                yield text, count
+                text, count = "", 0
+            text, count = text + piece, count + size
+        if text:
+            yield text, count
+
+    def _characters(self, tokens: list[int]) -> Iterator[tuple[str, int]]:
+        """The fewest tokens that hold whole characters, for one may lie in several."""
+        held = list[int]()
+        for token in tokens:
+            held.append(token)
+            text = self._words.decode(held)
+            if "\ufffd" not in text or len(held) > 4:
+                yield text, len(held)
+                held = []
+        if held:
+            yield self._words.decode(held), len(held)
+
+    def _in_script(self, words: tuple[Word, ...], language: str, script: str) -> list[dict[str, Any]]:
+        """Words in the script that is asked for, looked at together: a character depends on its neighbours."""
+        whole = "".join(one.word for one in words)
+        said = self._script(whole, language, script)
+        at, made = 0, list[dict[str, Any]]()
+        for one in words:
+            piece = (
+                said[at : at + len(one.word)] if len(said) == len(whole) else self._script(one.word, language, script)
+            )
+            at += len(one.word)
+            made.append(asdict(one) | {"word": piece.strip()})
+        return made
 
     # -- language ----------------------------------------------------------------------------------------------------
 

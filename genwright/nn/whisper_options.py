@@ -18,6 +18,7 @@ class ListenOptions(Settings):
     translate: bool = Field(False, description="Write English, whatever is spoken")
     prompt: str = Field("", max_length=2_000, description="Names and words that may come up, or what was said before")
     script: Literal["simplified", "traditional", "as_heard"] = Field("simplified", description="Of Chinese characters")
+    words: bool = Field(False, description="Tell the times of words too")
     gate: float = Field(
         0.5, ge=0, le=1, description="How sure of speech the detector must be; 0 listens to everything, noise too"
     )

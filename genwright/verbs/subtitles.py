@@ -27,9 +27,24 @@ def srt(segments: Iterable[Mapping[str, Any]]) -> str:
 
 
 def vtt(segments: Iterable[Mapping[str, Any]]) -> str:
-    """The same as WebVTT (W3C)."""
-    cues = (f"{_clock(one['start'], '.')} --> {_clock(one['end'], '.')}\n{_words(one)}\n\n" for one in segments)
+    """The same as WebVTT (W3C); in a segment that has `words` with times, each word but the first says when it begins.
+
+    >>> words = [{"word": "Hello", "start": 0.0, "end": 0.5}, {"word": "you.", "start": 0.6, "end": 0.9}]
+    >>> print(vtt([{"start": 0.0, "end": 1.0, "text": " Hello you.", "words": words}]), end="")
+    WEBVTT
+    <BLANKLINE>
+    00:00:00.000 --> 00:00:01.000
+    Hello <00:00:00.600>you.
+    <BLANKLINE>
+    """
+    cues = (f"{_clock(one['start'], '.')} --> {_clock(one['end'], '.')}\n{_timed(one)}\n\n" for one in segments)
     return "WEBVTT\n\n" + "".join(cues)
+
+
+def by_words(segments: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A cue for each word of segments that have `words`."""
+    return [{"start": word["start"], "end": word["end"], "text": word["word"]}
+            for one in segments for word in one.get("words") or ()]  # fmt: skip
 
 
 def read_subtitles(text: str) -> list[dict[str, Any]]:
@@ -55,6 +70,19 @@ def read_subtitles(text: str) -> list[dict[str, Any]]:
 def _clock(seconds: float, point: str) -> str:
     whole = round(seconds * 1000)
     return f"{whole // 3_600_000:02}:{whole // 60_000 % 60:02}:{whole // 1000 % 60:02}{point}{whole % 1000:03}"
+
+
+def _timed(one: Mapping[str, Any]) -> str:
+    """The words of a segment, those after the first with their times; as its text spaces them."""
+    words, text = list(one.get("words") or ()), str(one["text"]).strip()
+    said, at = "", 0
+    for number, word in enumerate(words):
+        found = text.find(word["word"], at)
+        if found < 0:  # other words than the text's
+            return _words(one)
+        said += text[at:found] + (f"<{_clock(word['start'], '.')}>" if number else "") + word["word"]
+        at = found + len(word["word"])
+    return (said + text[at:]).replace("-->", "→") if words else _words(one)
 
 
 def _words(one: Mapping[str, Any]) -> str:

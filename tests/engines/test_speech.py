@@ -181,6 +181,38 @@ def test_a_window_is_cut_at_its_times(tokens, pieces, goes_on):
     assert went == goes_on
 
 
+class Spelling:
+    """A tokenizer whose tokens are bytes: a character of Chinese is three of them."""
+
+    def decode(self, tokens):
+        return bytes(tokens).decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize(("text", "language", "words"), [
+    (" The quick, brown fox.", "en", ["The", "quick,", "brown", "fox."]), (" It's 5 - no", "en", ["It's", "5 -", "no"]),
+    ("你好，世界。", "zh", ["你", "好，", "世", "界。"]), (" été à", "fr", ["été", "à"]), ("", "en", []),
+])  # fmt: skip
+def test_tokens_become_words_whole_characters_first(text, language, words):
+    bare = listener()
+    bare._words = Spelling()
+    found = list(bare._spelled(list(text.encode()), language))
+    assert [word.strip() for word, _ in found] == words
+    assert sum(count for _, count in found) == len(text.encode())
+
+
+def test_subtitles_tell_the_times_of_words():
+    words = [{"word": word, "start": k / 2, "end": k / 2 + 0.4} for k, word in enumerate(("One", "two,", "three."))]
+    segments = [{"start": 0.0, "end": 1.5, "text": " One two, three.", "words": words}]
+    shown = subtitles.vtt(segments)
+    assert "One <00:00:00.500>two, <00:00:01.000>three." in shown
+    assert subtitles.read_subtitles(shown)[0]["text"] == "One two, three."
+    assert [cue["text"] for cue in subtitles.read_subtitles(subtitles.srt(subtitles.by_words(segments)))] == [
+        "One", "two,", "three.",
+    ]  # fmt: skip
+    other = [segments[0] | {"text": "something else"}]
+    assert "\nsomething else\n" in subtitles.vtt(other)
+
+
 def test_options_of_listening_are_known():
     with pytest.raises(UsageError, match="no sound"):
         list(
@@ -218,6 +250,12 @@ def test_what_is_said_in_english_is_heard_and_noise_is_not(tmp_path):
     assert text == "The quick brown fox jumps over the lazy dog."
     assert parts[-1].meta["language"] == "en"
     (segment,) = parts[0].meta["segments"]
+    assert "words" not in segment
+    (timed,) = hear(ear, tmp_path / "a.wav", beams=1, words=True)[1][0].meta["segments"]
+    assert [word["word"] for word in timed["words"]] == text.split()
+    sound = open_sound(tmp_path / "a.wav")
+    middle = next(word for word in timed["words"] if word["word"] == "jumps")
+    assert 0.35 * sound.seconds < middle["start"] < middle["end"] < 0.65 * sound.seconds
     assert 0 <= segment["start"] < segment["end"] <= parts[-1].meta["duration"] + 0.5
     noise = save_sound(sound_of(np.random.default_rng(0).normal(0, 0.05, 48_000), 16_000), tmp_path / "noise.wav")
     assert hear(ear, noise)[0] == ""

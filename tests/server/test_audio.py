@@ -165,6 +165,20 @@ def test_a_sound_is_written_down_in_every_form(ann: Any, spoken: bytes) -> None:
     assert hear(model="ear", file=file, response_format="vtt").startswith("WEBVTT\n\n00:00")
 
 
+def test_words_have_their_times(ann: Any, spoken: bytes) -> None:
+    hear = ann.audio.transcriptions.create
+    asked: dict[str, Any] = {"model": "ear", "file": ("a.wav", spoken), "response_format": "verbose_json"}
+    found = hear(**asked, timestamp_granularities=["word"])
+    assert [one.word for one in found.words] == WORDS.rstrip(".").split()
+    assert found.segments is None
+    times = [time for one in found.words for time in (one.start, one.end)]
+    assert times == sorted(times)
+    assert 0 <= times[0] < times[-1] <= found.duration
+    both = hear(**asked, timestamp_granularities=["word", "segment"])
+    assert both.segments
+    assert both.words == found.words
+
+
 def test_what_is_written_down_comes_as_events(ann: Any, spoken: bytes) -> None:
     events = list(ann.audio.transcriptions.create(model="ear", file=("a.wav", spoken), stream=True))
     assert [one.type for one in events][-1] == "transcript.text.done"
@@ -182,7 +196,9 @@ def test_a_sound_is_translated(ann: Any, spoken: bytes) -> None:
     (encoded(sound_of(np.zeros(100), 8000), ".wav"), {"model": "voice"}, 400, "gives sound"),
     (encoded(sound_of(np.zeros(100), 8000), ".wav"), {"language": "xx"}, 400, "language"),
     (encoded(sound_of(np.zeros(100), 8000), ".wav"), {"response_format": "diarized_json"}, 400, "who speaks"),
-    (encoded(sound_of(np.zeros(100), 8000), ".wav"), {"timestamp_granularities": ["word"]}, 400, "segments"),
+    (encoded(sound_of(np.zeros(100), 8000), ".wav"), {"timestamp_granularities": ["word"]}, 400, "verbose_json"),
+    (encoded(sound_of(np.zeros(100), 8000), ".wav"),
+     {"timestamp_granularities": ["line"], "response_format": "verbose_json"}, 400, "neither word nor segment"),
     (encoded(sound_of(np.zeros(8000 * 700), 8000), ".flac"), {}, 413, "longer than 600"),
 ])  # fmt: skip
 def test_what_cannot_be_heard_is_told(ann: Any, file: bytes, more: dict[str, Any], status: int, words: str) -> None:

@@ -247,8 +247,8 @@ def _endless_wav() -> bytes:
     openapi_extra=documented(TranscriptionForm, kind="multipart/form-data", passed_over=_HEARD_OVER, streams=True),
 )
 async def transcribe(request: Request) -> Response:
-    """Write down what is said: as JSON, plain text or subtitles, with times of segments in verbose_json; with `stream`
-    segment by segment."""
+    """Write down what is said: as JSON, plain text or subtitles, with times of segments and words in verbose_json; with
+    `stream` segment by segment."""
     return await _heard(request, NewTranscription, translate=False)
 
 
@@ -288,9 +288,17 @@ class _Hearing:
         if self.asked.response_format == "diarized_json":
             raise Wrong(400, "response_format: who speaks is not told here; ask for verbose_json.",
                         param="response_format", code="unsupported_value")  # fmt: skip
-        if "word" in _list(getattr(self.asked, "timestamp_granularities", None)):
-            raise Wrong(400, "timestamp_granularities: times are told of segments, not of words.",
-                        param="timestamp_granularities", code="unsupported_value")  # fmt: skip
+        wanted = self.granularities
+        if unknown := [one for one in wanted if one not in ("word", "segment")]:
+            raise Wrong(400, f"timestamp_granularities: {unknown[0]!r} is neither word nor segment.",
+                        param="timestamp_granularities", code="invalid_value")  # fmt: skip
+        if wanted and self.asked.response_format != "verbose_json":
+            raise Wrong(400, "timestamp_granularities: times are told in verbose_json alone.",
+                        param="timestamp_granularities", code="invalid_value")  # fmt: skip
+
+    @property
+    def granularities(self) -> list[str]:
+        return _list(getattr(self.asked, "timestamp_granularities", None))
 
     def order(self) -> Order:
         return Order("text", len(self.asked.prompt or ""), _TOKENS, self._request)
@@ -299,7 +307,7 @@ class _Hearing:
         if "translate" not in (facts.get("options") or {}):
             raise Wrong(400, f"{self.asking.model} does not listen.", param="model", code="model_not_supported")
         wanted = {"language": getattr(self.asked, "language", None) or None, "prompt": self.asked.prompt or None,
-                  "translate": self.translate or None}  # fmt: skip
+                  "translate": self.translate or None, "words": "word" in self.granularities or None}  # fmt: skip
         options = {name: value for name, value in wanted.items() if value is not None}
         message = Message("user", (Part("audio", path=self.sound),))
         return Asked(messages=(message,), temperature=self.asked.temperature or 0.0, options=options)
@@ -338,10 +346,16 @@ def _as_asked(
     usage = {"type": "duration", "seconds": round(seconds, 2)}
     if work.asked.response_format != "verbose_json":
         return reply(request, {"text": text.strip(), **({} if work.translate else {"usage": usage})})
-    told = [{**one, "id": number, "seek": int(one["start"] * 100)} for number, one in enumerate(segments)]
+    told = [{**{name: fact for name, fact in one.items() if name != "words"}, "id": number,
+             "seek": int(one["start"] * 100)} for number, one in enumerate(segments)]  # fmt: skip
     language = "english" if work.translate else _LANGUAGES.get(str(facts.get("language")), str(facts.get("language")))
     body = {"task": "translate" if work.translate else "transcribe", "language": language, "duration": seconds,
-            "text": text.strip(), "segments": told}  # fmt: skip
+            "text": text.strip()}  # fmt: skip
+    if "segment" in work.granularities or not work.granularities:
+        body["segments"] = told
+    if "word" in work.granularities:
+        body["words"] = [{"word": bare, "start": word["start"], "end": word["end"]} for one in segments
+                         for word in one.get("words") or () if (bare := _bare(word["word"]))]  # fmt: skip
     return reply(request, body | ({} if work.translate else {"usage": usage}))
 
 
@@ -358,6 +372,12 @@ async def _heard_events(work: _Hearing, owned: ExitStack) -> AsyncGenerator[byte
         yield event({"type": "transcript.text.done", "text": text.strip(),
                      "usage": {"type": "tokens", "input_tokens": given, "output_tokens": made,
                                "total_tokens": given + made}}, "transcript.text.done")  # fmt: skip
+
+
+def _bare(word: str) -> str:
+    """A word without the punctuation around it, as OpenAI's answers have it."""
+    inner = [k for k, letter in enumerate(word) if letter.isalnum()]
+    return word[inner[0] : inner[-1] + 1] if inner else ""
 
 
 def _list(said: Any) -> list[str]:
