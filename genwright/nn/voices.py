@@ -16,7 +16,7 @@ import random
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,9 @@ _ENDS = re.compile(r"(?<=[。！？!?…；;])[”\"’')）】」]*\s*|(?<=[.])
 _ABBREVIATED = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|No|Inc|Ltd|Jr|Sr|e\.g|i\.e)|\b[A-Z])\.$")
 _CLAUSES = re.compile(r"(?<=[,，、:：—])\s*")
 _SAID = re.compile(r"[^\W_]")
+_BREATH = re.compile(r"[,;:](?= )|[，、：；]|(?<= )[–—](?= )|——")
+_LONG, _SHORT = 60, 12  # characters: what is cut so that its beginning is heard sooner, and the least of that beginning
+_IN_SENTENCE = 0.12  # seconds of silence there, at most
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Sentence:
     text: str
     language: str
     phonemes: str
+    goes_on: bool = False  # it is the rest of the sentence before
 
 
 def sentences_of(text: str) -> list[str]:
@@ -66,6 +70,22 @@ def sentences_of(text: str) -> list[str]:
         elif piece:
             pieces.append(piece)
     return [piece for piece in pieces if _SAID.search(piece)]
+
+
+def breaths_of(sentence: str) -> list[str]:
+    """A long sentence in two, after its first clause; another as it is.
+
+    >>> breaths_of("When the rain stopped at last, everybody went out into the garden to look.")
+    ['When the rain stopped at last,', 'everybody went out into the garden to look.']
+    >>> breaths_of("Well, it is short.")
+    ['Well, it is short.']
+    """
+    if sum(2 if _CHINESE.match(letter) else 1 for letter in sentence) <= _LONG:
+        return [sentence]
+    for found in _BREATH.finditer(sentence):
+        if found.start() >= (_SHORT // 2 if language_of(sentence) == "zh" else _SHORT):
+            return [sentence[: found.end()].strip(), sentence[found.end() :].strip()]
+    return [sentence]
 
 
 def language_of(text: str) -> str:
@@ -223,33 +243,36 @@ class Speaker:
         total, said = len(sentences_of(text)), list[Sound]()
         voices: set[str] = set()
         languages: set[str] = set()
-        for number, sentence in enumerate(self.spoken(text, how.language), 1):
+        for number, sentence in enumerate(self.spoken(text, how.language, hurried=how.partial), 1):
             blend = self.blend_for(how, sentence.language)
             sound = sound_of(self.network.say(sentence.phonemes, blend, how.speed, seed + number), RATE)
-            said.append(sound)
+            pause = min(how.pause, _IN_SENTENCE) if sentence.goes_on else how.pause
+            said.append(sound if number == 1 else Sound(_after_pause(sound, pause), RATE))
             voices |= blend.keys()
             languages.add(sentence.language)
             if how.partial:
-                piece = sound if number == 1 else Sound(_after_pause(sound, how.pause), RATE)
-                path = _written(piece, file.with_name(f"{file.stem}.part-{number}{file.suffix}"), piece=True)
+                path = _written(said[-1], file.with_name(f"{file.stem}.part-{number}{file.suffix}"), piece=True)
                 yield Part("audio", sentence.text, path, meta={"partial": number})
             yield Part("audio", meta={"progress": min(number, total), "of": total})
-        whole = joined(said, pause=how.pause)
+        whole = joined(said)
         facts = {"voices": sorted(voices), "languages": sorted(languages), "seconds": whole.seconds, "seed": seed}
         yield Part("audio", path=_written(whole, file), meta=facts)
         yield Part(meta={"finish_reason": "stop"})
 
-    def spoken(self, text: str, language: str) -> Iterator[Sentence]:
-        """The sentences of a text, cut where the network can take no more. Raises UsageError for a language that
-        it does not speak, or when there is nothing that can be said."""
+    def spoken(self, text: str, language: str, *, hurried: bool = False) -> Iterator[Sentence]:
+        """The sentences of a text, cut where the network can take no more; `hurried`, the first after its first clause.
+        Raises UsageError for a language that it does not speak, or when there is nothing that can be said."""
         some = False
-        for sentence in sentences_of(text):
+        for number, sentence in enumerate(sentences_of(text)):
             tongue = language_of(sentence) if language == "auto" else language
             if tongue not in self.network.languages:
                 raise UsageError(f"This voice does not speak {tongue}: {sentence[:40]!r}.", "Use the model kokoro-82m.")
-            for piece in self._pieces(sentence, tongue):
-                some = True
-                yield piece
+            goes_on = False
+            for breath in breaths_of(sentence) if hurried and number == 0 else [sentence]:
+                for piece in self._pieces(breath, tongue):
+                    some = True
+                    yield replace(piece, goes_on=goes_on)
+                    goes_on = True
         if not some:
             raise UsageError("There is nothing to say: the text holds no words.", "Give it letters or digits.")
 

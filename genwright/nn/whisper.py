@@ -211,8 +211,8 @@ class Listener:
             timed = list[Word]()
             for text, count in self._spelled(words, "en" if how.translate else language):
                 chances = found.text_token_probs[at : at + count]
-                times = (min(max(float(begins[k]), start), end) + offset for k in (at, at + count))
-                timed.append(Word(text, *(round(one, 2) for one in times), round(float(np.mean(chances)), 3)))
+                first, last = (round(min(max(float(begins[k]), start), end) + offset, 2) for k in (at, at + count))
+                timed.append(Word(text, first, last, round(float(np.mean(chances)), 3)))
                 at += count
             made.append(tuple(timed))
         return made

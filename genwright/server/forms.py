@@ -32,7 +32,7 @@ class Sent:
 
 @dataclass
 class Form:
-    """`fields` as text, `a[b]` as {"a": {"b": …}}; `files` in their order."""
+    """`fields` as text, `a[b]` as {"a": {"b": …}}, several `a[]` as a list; `files` in their order."""
 
     fields: dict[str, Any] = field(default_factory=dict)
     files: list[Sent] = field(default_factory=list)
@@ -101,6 +101,7 @@ class _Reading:
         self.header, self.value, self.headers = bytearray(), bytearray(), dict[bytes, bytes]()
         self.text = bytearray()
         self.seen: set[str] = set()
+        self.parts = 0
 
     def callbacks(self) -> dict[str, Any]:
         return {
@@ -135,7 +136,9 @@ class _Reading:
         if self.is_file:
             self._file_begins(file, said.get(b"filename", b"").decode("utf-8", "replace"))
             return
-        if not self.name or self.name in self.seen or len(self.seen) == _MOST_PARTS:
+        again = self.name in self.seen and not self.name.endswith("[]")  # a list has as many parts as it has members
+        self.parts += 1
+        if not self.name or again or self.parts > _MOST_PARTS:
             raise Wrong(400, "Each part of the form needs a name of its own, and there may be "
                         f"{_MOST_PARTS}.", param=self.name[:100] or None, code="invalid_form")  # fmt: skip
         self.seen.add(self.name)
@@ -171,6 +174,9 @@ class _Reading:
                 group = self.form.fields.setdefault(name, {})
                 if isinstance(group, dict):
                     group[inner] = text
+            elif self.name.endswith("[]") and name in self.form.fields:
+                before = self.form.fields[name]
+                self.form.fields[name] = [*(before if isinstance(before, list) else [before]), text]
             else:
                 self.form.fields[name] = text
         self.text.clear()

@@ -104,6 +104,21 @@ def test_sentences_come_one_by_one_and_together_they_are_the_whole(speaker, tmp_
     assert parts[-1].meta == {"finish_reason": "stop"}
 
 
+def test_a_stream_begins_with_a_clause_where_the_first_sentence_is_long(speaker, tmp_path):
+    long = "When the rain stopped at last, all of them went out into the garden to look. And so on, as it ever does."
+    speaker.network.limit = lambda: 400
+    parts = say(speaker, long, tmp_path / "a.wav", partial=True, pause=0.5)
+    partial = [part for part in parts if part.meta.get("partial")]
+    assert [part.text.split()[0] for part in partial] == ["When", "all", "And"]
+    joined = np.concatenate([open_sound(part.path).samples for part in partial])
+    (whole,) = [part for part in parts if part.path and "partial" not in part.meta]
+    assert np.array_equal(joined, open_sound(whole.path).samples)
+    gaps = [open_sound(part.path).seconds - 1000 * len(part.text) / 24_000 for part in partial]
+    assert gaps == pytest.approx([0, 0.12, 0.5], abs=1e-3)  # no full pause inside of a sentence
+    assert [part.text for part in say(speaker, long, tmp_path / "b.wav") if part.text] == []
+    assert len(list(speaker.spoken(long, "en"))) == 2  # whole where nobody waits
+
+
 def test_options_are_heard(speaker, tmp_path):
     (slow,) = [p for p in say(speaker, "One here.", tmp_path / "a.flac", speed=0.5) if p.path]
     assert slow.meta["seconds"] == pytest.approx(18_000 / 24_000)

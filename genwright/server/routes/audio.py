@@ -349,7 +349,8 @@ def _as_asked(
     told = [{**{name: fact for name, fact in one.items() if name != "words"}, "id": number,
              "seek": int(one["start"] * 100)} for number, one in enumerate(segments)]  # fmt: skip
     language = "english" if work.translate else _LANGUAGES.get(str(facts.get("language")), str(facts.get("language")))
-    body = {"task": "translate" if work.translate else "transcribe", "language": language, "duration": seconds,
+    body: dict[str, Any] = {
+        "task": "translate" if work.translate else "transcribe", "language": language, "duration": seconds,
             "text": text.strip()}  # fmt: skip
     if "segment" in work.granularities or not work.granularities:
         body["segments"] = told
