@@ -13,12 +13,13 @@ class Settings(core.Settings):
 
 
 def frame(example: Example, settings: Settings) -> Example:
-    """A row's sound is question and answer; words that it has are not asked about."""
+    """A row's sound is question and answer; its words stay beside, for whoever listens whether they are still heard."""
     sounds = tuple(part for part in example.answer.parts if part.kind == "audio")
     asked = any(part.kind == "audio" for message in example.prompt for part in message.parts)
     if asked or not sounds:
         return example
-    return Example((Message("user", sounds), example.answer), example.meta)
+    words = tuple(part for message in example.prompt[-1:] for part in message.parts if part.kind == "text")
+    return Example((Message("user", (*words, *sounds)), example.answer), example.meta)
 
 
 task = Task("audio", "audio", engine="wavenet", objective="sft", metrics=("sound_bits", "mel_error"), frame=frame)

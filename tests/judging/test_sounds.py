@@ -78,7 +78,8 @@ def test_a_vocoder_is_asked_with_the_sound_that_it_is_to_make(tmp_path: Path) ->
     true = sound(tmp_path / "true.wav", tone(440))
     task = choose("tasks", "vocode")
     row = task.thing.framed(Example((user("hello"), assistant(true))), task.settings)
-    assert row.prompt == (Message("user", (true,)),)
+    assert row.prompt == (user("hello", true),)
+    assert task.thing.framed(Example((assistant(true),)), task.settings).prompt == (user(true),)
     assert task.thing.framed(row, task.settings) == row
     words = Example((user("hello"), assistant("hello")))
     assert task.thing.framed(words, task.settings) == words
