@@ -11,6 +11,11 @@ time it is asked.
 `wavenet-N` draws N sounds together from cached queues with compiled loops, `torch-N` the same queues by torch,
 `naive-N` by the whole convolution for each sample. The network has 0.23 million numbers and sees 2,047 samples, as
 recipes/audio/wavenet.yaml has it; its weights are random, which changes no time.
+
+`speak` says sentences by Hibari through our door, `speak-theirs` by its own package with the same network; `first` is
+from words to the first sentence that can be heard. `transcribe` writes down what it said by the packaged Whisper, and
+`transcribe-theirs` by faster-whisper where that is installed: the same weights, five beams, int8, Silero's gate, no
+times of words. They need the cards hibari and whisper-base.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import platform
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +37,7 @@ Work = Callable[[], Iterator[float]]
 CONTENDERS: dict[str, tuple[str, str, Work]] = {}  # name: (what it is, its unit, how it works)
 PAIRS = [  # ours, theirs
     ("wavenet-1", "naive-1"), ("wavenet-16", "naive-16"), ("torch-1", "naive-1"), ("torch-16", "naive-16"),
-    ("wavenet-1", "torch-1"),
+    ("wavenet-1", "torch-1"), ("speak", "speak-theirs"), ("transcribe", "transcribe-theirs"),
 ]  # fmt: skip
 
 
@@ -89,6 +95,8 @@ def table(facts: dict[str, Any]) -> str:
             )
     if rate := facts["results"].get("wavenet-1"):
         lines.append(f"16 kHz as it is heard, one sound, one core: x{statistics.median(rate) / 16_000:.2f}")
+    if rate := facts["results"].get("first"):
+        lines.append(f"from words to the first sentence: {1000 / statistics.median(rate):,.0f} ms of a processor")
     lines += [f"{name} was not there: {why}" for name, why in facts["missing"].items()]
     return "\n".join(lines)
 
@@ -166,6 +174,95 @@ for rows in (1, 16):
         lambda rows=rows: cached(rows, compiled=False)
     )
     contender(f"naive-{rows}", f"whole convolutions, {rows} at once", "samples")(lambda rows=rows: naive(rows))
+
+
+# ---- speech --------------------------------------------------------------------------------------------------------
+
+SAID = "The weather will be sunny today. Please hold the line. Your order has left and it will arrive on Monday."
+
+
+def asked(*parts: Any, **more: Any) -> Any:
+    from genwright.core import Request, user
+
+    return Request(messages=(user(*parts),), seed=1, **more)
+
+
+def seconds_of(path: Path) -> float:
+    from genwright.media.sound import open_sound
+
+    return open_sound(path).seconds
+
+
+def voice() -> Any:
+    from genwright.core import find_card
+    from genwright.nn.voices import open_speaker
+
+    return open_speaker(find_card("hibari").folder, threads=1)
+
+
+@contender("speak", "Hibari through our door", "seconds of speech")
+def speak() -> Iterator[float]:
+    speaker, place = voice(), _place()
+    list(speaker.generate(asked(SAID, out=place)))
+    while True:
+        yield seconds_of(place)
+        list(speaker.generate(asked(SAID, out=place)))
+
+
+@contender("speak-theirs", "Hibari by its own package", "seconds of speech")
+def speak_theirs() -> Iterator[float]:
+    import hibari
+
+    from genwright.core import find_card
+
+    speaker, place = hibari.Hibari(model=str(find_card("hibari").folder / "hibari.onnx"), threads=1), _place()
+    speaker.save(SAID, str(place), seed=1)
+    while True:
+        yield seconds_of(place)
+        speaker.save(SAID, str(place), seed=1)
+
+
+@contender("first", "words to the first sentence, streamed, Hibari", "first sentences")
+def first() -> Iterator[float]:
+    speaker = voice()
+    while True:
+        parts = speaker.generate(asked(SAID, out=_place(), options={"partial": True}))
+        next(part for part in parts if part.path)
+        yield 1.0
+
+
+@contender("transcribe", "Whisper base through our door", "seconds of speech")
+def transcribe() -> Iterator[float]:
+    from genwright.core import Part, find_card
+    from genwright.nn.whisper import Listener
+
+    listener, place = Listener(find_card("whisper-base").folder, threads=1), _said()
+    while True:
+        list(listener.generate(asked(Part("audio", path=place), options={"language": "en"})))
+        yield seconds_of(place)
+
+
+@contender("transcribe-theirs", "Whisper base by faster-whisper", "seconds of speech")
+def transcribe_theirs() -> Iterator[float]:
+    from faster_whisper import WhisperModel  # type: ignore[import-not-found]
+
+    from genwright.core import find_card
+
+    place = _said()
+    model = WhisperModel(str(find_card("whisper-base").folder), compute_type="int8", cpu_threads=1)
+    while True:
+        list(model.transcribe(str(place), language="en", beam_size=5, vad_filter=True)[0])
+        yield seconds_of(place)
+
+
+def _place() -> Path:
+    return Path(tempfile.mkdtemp()) / "said.wav"
+
+
+def _said() -> Path:
+    place = _place()
+    list(voice().generate(asked(SAID, out=place)))
+    return place
 
 
 if __name__ == "__main__":
