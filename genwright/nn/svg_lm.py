@@ -21,15 +21,15 @@ from genwright.core.errors import GenwrightError
 from genwright.core.model import Encoded, Likelihood, Request, Unlearnable
 from genwright.media.drawing import read_drawing
 from genwright.media.picture import read_svg
-from genwright.media.strokes import WORDS, places_of, words_of_drawing
+from genwright.media.strokes import LAST, SLOTS, WORDS, places_of, words_of_drawing
 
 from .captions import Meaning, Reader, Words, words_of
 from .keeping import Keeping
 from .packing import Packed, pack
 from .picture_rows import stacked
-from .svg_net import SvgNet, allowed, end_to_end
+from .small_lm import SmallLM, end_to_end
 from .svg_options import DrawingOptions, SvgConfig
-from .svg_writing import draw, draw_many
+from .svg_writing import allowed, draw, draw_many
 
 _KNOWN = ("slots", "xs", "ys", "lows", "highs")
 _AT_ONCE = 64  # rows whose likelihood is told together
@@ -50,7 +50,10 @@ class SvgLM(Keeping):
         self.reader: Reader = words if config.text_encoder == "learned" else Meaning()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.module: Any = SvgNet(config, self.reader.width).eval()
+            bag = config.words if config.text_encoder == "learned" else 0
+            known = (SLOTS, LAST + 1, LAST + 1)
+            net = SmallLM(config, WORDS, known, reader_width=self.reader.width, bag=bag)
+            self.module: Any = net.eval()
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
@@ -131,9 +134,10 @@ class SvgLM(Keeping):
         device = batch.tokens.device
         told = self.module.told(batch.extra["captions"], untold)
         told = told.repeat_interleave(torch.tensor(batch.lengths, device=device), 0)
-        known = [batch.extra[name] for name in _KNOWN]
+        slot, x, y, low, high = (batch.extra[name] for name in _KNOWN)
         attend = end_to_end(batch.lengths, device)
-        chances: Tensor = self.module(batch.tokens, known, batch.positions, told, attend).log_softmax(-1)
+        logits = self.module(batch.tokens, (slot, x, y), batch.positions, told, attend)
+        chances: Tensor = logits.masked_fill(~allowed(low, high), -torch.inf).log_softmax(-1)
         return chances
 
     # -- answering ---------------------------------------------------------------------------------------------------

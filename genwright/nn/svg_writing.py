@@ -20,7 +20,7 @@ from genwright.media.strokes import WORDS, Grammar, svg_of
 
 from .answers import seed_of
 from .captions import words_of
-from .svg_net import Cache
+from .small_lm import Cache, drawn
 from .svg_options import DrawingOptions
 
 AT_ONCE = 64  # drawings written together
@@ -84,7 +84,7 @@ def write(model: Any, wishes: Sequence[Wish]) -> list[Written]:
         while live:
             logits = _next(net, cache, before, [grammars[i] for i in live], told, guided)
             scales = torch.tensor([[wishes[i].how.temperature, wishes[i].how.top_p, chances[i].random()] for i in live])
-            before, likely = _drawn(logits, *scales.to(logits).unbind(1))
+            before, likely = drawn(logits, *scales.to(logits).unbind(1))
             for i, word, chance in zip(live, before, likely, strict=True):
                 grammars[i].put(word)
                 found[i].append(word)
@@ -122,7 +122,8 @@ def _next(
     if guided is not None:
         known, words = torch.cat([known, known]), torch.cat([words, words])
     place = torch.full_like(words, cache.place)
-    logits: Tensor = net(words, known.unbind(1), place, told, cache.attend)
+    slot, x, y, low, high = known.unbind(1)
+    logits: Tensor = net(words, (slot, x, y), place, told, cache.attend).masked_fill(~allowed(low, high), -torch.inf)
     cache.place += 1
     if guided is None:
         return logits
@@ -131,20 +132,10 @@ def _next(
     return both.masked_fill(with_words.isinf(), -torch.inf)
 
 
-def _drawn(logits: Tensor, temperature: Tensor, top_p: Tensor, chance: Tensor) -> tuple[list[int], list[float]]:
-    """A word a row by its `chance` (0 to 1), from the likeliest that have the share `top_p`; and its
-    log-probability."""
-    plain = logits.log_softmax(-1)
-    sharp = (logits / temperature.clamp_min(1e-4)[:, None]).softmax(-1)
-    shares, order = sharp.sort(stable=True, dim=-1, descending=True)
-    total = shares.cumsum(-1)
-    kept = shares * (total - shares < top_p[:, None])
-    total = kept.cumsum(-1)
-    place = (total <= chance[:, None] * total[:, -1:]).sum(-1, keepdim=True)
-    place = place.clamp_max((kept > 0).sum(-1, keepdim=True) - 1)
-    place = torch.where(temperature[:, None] > 0, place, torch.zeros_like(place))
-    words = order.gather(1, place)
-    return words[:, 0].tolist(), plain.gather(1, words)[:, 0].tolist()
+def allowed(low: Tensor, high: Tensor) -> Tensor:
+    """(N, WORDS): the words from `low` to `high`."""
+    words = torch.arange(WORDS, device=low.device)
+    return (words >= low[:, None]) & (words <= high[:, None])
 
 
 # -- wishes and files --------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""A small GPT over the words of drawings (Radford et al. 2019), told where the pen is and what is asked for next.
+"""A small GPT over words of its own (Radford et al. 2019), which is handed what is known of each place without learning:
+where the pen is, how much of a bar is left. Nobody need add up steps to see where a line or a bar would end.
 
-What is known of a place without learning is handed in: the pen's place on the square, so that steps need not be added
-up to see where a line would end, and the slot (a command, a radius, the x of an end …). The caption's vector begins the
-row and is added at every place. Logits outside the grammar's range are minus infinity, in training as in answering.
+A caption's vector, where there are captions, is added at every place. Which words may stand somewhere is the grammar's
+to say (media/strokes.py, media/score.py), and the learner's to keep to.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genwright.media.strokes import LAST, SLOTS, WORDS
-
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 _WASTE = 1.25  # slots of a padded run of attention for each real one
 
 
-class SvgNet(nn.Module):
-    """`config` is an `SvgConfig`, `reader_width` that of a caption's vector."""
+class SmallLM(nn.Module):
+    """`shape` has width, depth, heads, mlp and longest; `words` is how many there are, `known` how many values each fact
+    of a place may have. `reader_width` is that of a caption's vector (0: nothing is told), `bag` the number of its words
+    where it is a bag of words that is learned too."""
 
     blocks: Any  # nn.ModuleList of Block
     bag: nn.Embedding | None
 
-    def __init__(self, config: Any, reader_width: int):
+    def __init__(self, shape: Any, words: int, known: Sequence[int], *, reader_width: int = 0, bag: int = 0):
         super().__init__()
-        self.shape, d = config, config.width
-        self.words = nn.Embedding(WORDS + 1, d)  # the last begins a drawing
-        self.slots = nn.Embedding(SLOTS, d)
-        self.xs, self.ys = nn.Embedding(LAST + 1, d), nn.Embedding(LAST + 1, d)
-        self.places = nn.Embedding(config.longest, d)
-        self.bag = nn.Embedding(config.words + 1, reader_width) if config.text_encoder == "learned" else None
-        self.caption = nn.Linear(reader_width, d)
-        self.no_caption = nn.Parameter(torch.zeros(reader_width))
+        self.shape, d = shape, shape.width
+        self.words = nn.Embedding(words + 1, d)  # the last begins a row
+        self.known = nn.ModuleList(nn.Embedding(size, d) for size in known)
+        self.places = nn.Embedding(shape.longest, d)
+        self.bag = nn.Embedding(bag + 1, reader_width) if bag else None
+        if reader_width:
+            self.caption = nn.Linear(reader_width, d)
+            self.no_caption = nn.Parameter(torch.zeros(reader_width))
         self.dropout = nn.Dropout(0.0)  # set by train.dropout
-        self.blocks = nn.ModuleList(Block(d, config.heads, round(config.mlp * d)) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(Block(d, shape.heads, round(shape.mlp * d)) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(d)
-        self.out = nn.Linear(d, WORDS)
+        self.out = nn.Linear(d, words)
         self._begin()
 
     def _begin(self) -> None:
@@ -57,20 +57,25 @@ class SvgNet(nn.Module):
 
     # -- the story ---------------------------------------------------------------------------------------------------
 
-    def forward(self, before: Tensor, known: Sequence[Tensor], place: Tensor, told: Tensor, attend: Attend) -> Tensor:
-        """Logits (N, WORDS) of N places, outside the range minus infinity.
+    def forward(
+        self, before: Tensor, known: Sequence[Tensor], place: Tensor, told: Tensor | None, attend: Attend
+    ) -> Tensor:
+        """Logits (N, words) of N places.
 
-        `before` (N,) is the word before each (WORDS where there is none), `known` its slot, x, y, low and high, each
-        (N,); `place` (N,) its number in its drawing, `told` (N, d) its caption. `attend(layer, q, k, v)`, each
-        (N, heads, d / heads), says who sees whom.
+        `before` (N,) is the word before each (`words` where there is none), `known` its facts, each (N,); `place` (N,)
+        its number in its row, `told` (N, d) its caption. `attend(layer, q, k, v)`, each (N, heads, d / heads), says who
+        sees whom.
         """
-        slot, x, y, low, high = known
-        h = self.words(before) + self.slots(slot) + self.xs(x) + self.ys(y) + self.places(place) + told
+        h = self.words(before) + self.places(place)
+        for table, fact in zip(self.known, known, strict=True):
+            h = h + table(fact)
+        if told is not None:
+            h = h + told
         h = self.dropout(h)
         for number, block in enumerate(self.blocks):
             h = block(h, lambda q, k, v, number=number: attend(number, q, k, v))
-        logits = self.out(self.norm(h)).float()
-        return logits.masked_fill(~allowed(low, high), -math.inf)
+        logits: Tensor = self.out(self.norm(h)).float()
+        return logits
 
     def told(self, captions: Tensor, untold: Tensor) -> Tensor:
         """(B, d) of captions as their reader gives them; `untold` (B,) says where there is none."""
@@ -100,14 +105,8 @@ class Block(nn.Module):
         return h + self.dropout(self.down(F.gelu(self.up(self.norm2(h)))))
 
 
-def allowed(low: Tensor, high: Tensor) -> Tensor:
-    """(N, WORDS): the words from `low` to `high`."""
-    words = torch.arange(WORDS, device=low.device)
-    return (words >= low[:, None]) & (words <= high[:, None])
-
-
 def end_to_end(lengths: Sequence[int], device: torch.device) -> Attend:
-    """Who sees whom where drawings lie end to end: each place what stands before it in its own drawing.
+    """Who sees whom where rows lie end to end: each place what stands before it in its own row.
 
     Neighbours of like length are padded to one batch; what is padded stands last, where nobody sees it.
     """
@@ -145,9 +144,9 @@ def _runs(lengths: Sequence[int]) -> list[tuple[int, int]]:
 
 
 class Cache:
-    """Keys and values of drawings that are written together, a place at a time."""
+    """Keys and values of rows that are written together, a place at a time."""
 
-    def __init__(self, net: SvgNet, rows: int, device: torch.device):
+    def __init__(self, net: SmallLM, rows: int, device: torch.device):
         shape = net.shape
         size = (2, rows, shape.heads, shape.longest, shape.width // shape.heads)
         self.layers = [torch.zeros(size, device=device) for _ in net.blocks]
@@ -164,3 +163,19 @@ class Cache:
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only."""
         self.layers = [layer[:, rows] for layer in self.layers]
+
+
+def drawn(logits: Tensor, temperature: Tensor, top_p: Tensor, chance: Tensor) -> tuple[list[int], list[float]]:
+    """A word a row by its `chance` (0 to 1), from the likeliest that have the share `top_p`; and its
+    log-probability."""
+    plain = logits.log_softmax(-1)
+    sharp = (logits / temperature.clamp_min(1e-4)[:, None]).softmax(-1)
+    shares, order = sharp.sort(stable=True, dim=-1, descending=True)
+    total = shares.cumsum(-1)
+    kept = shares * (total - shares < top_p[:, None])
+    total = kept.cumsum(-1)
+    place = (total <= chance[:, None] * total[:, -1:]).sum(-1, keepdim=True)
+    place = place.clamp_max((kept > 0).sum(-1, keepdim=True) - 1)
+    place = torch.where(temperature[:, None] > 0, place, torch.zeros_like(place))
+    words = order.gather(1, place)
+    return words[:, 0].tolist(), plain.gather(1, words)[:, 0].tolist()
