@@ -172,6 +172,29 @@ def _sound_commands(command: Command) -> None:
     )
     one.add_argument("--format", choices=("text", "srt", "vtt", "json"), default="text", help="default text")
     one.add_argument("-o", "--out", metavar="FILE", help="write to a file; .srt and .vtt choose the format too")
+    one = command("compose", "a tune of what words ask for: sound, MIDI, ABC and MusicXML", do="sound_commands:compose")
+    one.add_argument("prompt", nargs="?", help="a jig in D major, 16 bars, from Ireland; in Chinese too")
+    one.add_argument(
+        "-o", "--out", default="tune.wav", metavar="FILE",
+        help=".wav, .flac, .mp3, .ogg or .opus with notation beside; or .mid, .abc, .musicxml (default tune.wav)",
+    )  # fmt: skip
+    one.add_argument("--model", metavar="NAME", help="a card, run or folder (default tunes)")
+    for name, meta, words in (
+        ("key", "KEY", "D, Em, A dorian"), ("metre", "N/N", "6/8"), ("rhythm", "NAME", "jig, reel, hornpipe, air …"),
+        ("region", "NAME", "Ireland, Scotland, United States"), ("title", "TEXT", "what it is called"),
+    ):  # fmt: skip
+        one.add_argument(f"--{name}", metavar=meta, help=words)
+    one.add_argument("--bars", type=int, metavar="N", help="about how many bars are written")
+    one.add_argument("--melody", metavar="FILE", help="a tune as ABC to go on from")
+    one.add_argument("--vary", action="store_true", help="vary the melody instead of going on from it")
+    one.add_argument("--keep", type=float, metavar="SHARE", help="of the melody's bars that stay")
+    one.add_argument("--tempo", type=int, metavar="N", help="quarters a minute (default: as such tunes are played)")
+    one.add_argument("--instrument", type=int, metavar="N", help="General MIDI: 0 piano, 40 violin, 73 flute")
+    one.add_argument("--chords", action="store_true", help="accompany it")
+    one.add_argument("--temperature", type=float, metavar="N", help="how freely notes are drawn (default 0.9)")
+    one.add_argument("-n", type=int, metavar="N", help="how many tunes")
+    one.add_argument("--seed", type=int, metavar="N", help="the same seed, the same tune")
+    one.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="top_p=0.9, whole_bars=false")
     one = command("mix", "voices over music that goes down while they speak, labelled", do="sound_commands:mix")
     one.add_argument("sound", nargs="+", help="voices, one after the other; any file that is read")
     one.add_argument("--pause", type=float, default=0.5, metavar="SECONDS", help="between voices (default 0.5)")

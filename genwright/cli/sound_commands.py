@@ -1,4 +1,4 @@
-"""Commands for sound: say words aloud, write down what is said."""
+"""Commands for sound: say words aloud, compose tunes, write down what is said."""
 
 from __future__ import annotations
 
@@ -70,6 +70,26 @@ def transcribe(args: Namespace, screen: Screen) -> dict[str, Any]:
     else:
         screen.stream("\n" if form == "text" else shown)
     return found
+
+
+def compose(args: Namespace, screen: Screen) -> dict[str, Any]:
+    from genwright.verbs.compose import compose as compose_tunes
+
+    from .commands import _changes
+
+    names = ("n", "key", "metre", "rhythm", "region", "bars", "keep", "title", "tempo", "instrument", "temperature")
+    options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    options |= ({"use": "vary"} if args.vary else {}) | ({"chords": True} if args.chords else {})
+    found = compose_tunes(
+        args.prompt or "", Path(args.out), model=args.model or "", melody=Path(args.melody) if args.melody else None,
+        options=options | _changes(args.option), seed=args.seed, tell=screen.tell,
+    )  # fmt: skip
+    for tune in found:
+        screen.stream(tune["abc"])
+        if "seconds" in tune:
+            screen.show(shelves["modalities"].load("audio").modality, Part("audio", path=Path(tune["file"])))
+        screen.say(" ".join([tune["file"], *tune.get("beside", ())]))
+    return {"tunes": found}
 
 
 def mix(args: Namespace, screen: Screen) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """ABC: tunes of one voice, read from text (the standard 2.1) into notes whose lengths can be counted.
 
 A quarter note is 48 ticks, so triplets and notes down to 1/64 are whole numbers. Accidentals are resolved: each note
-has its letter's step and its alteration, whatever key and bar say. Left out: grace notes, ornaments, chord names, slurs,
-words, and all but the highest note of a chord. A tie within a bar makes one note, over a bar line the note is struck
-again. What this cannot hold (several voices, a change of key or metre, tuplets besides triplets) is refused.
+has its letter's step and its alteration, whatever key and bar say. Left out: grace notes, ornaments, chord names,
+slurs, words, and all but the highest note of a chord. A tie within a bar makes one note, over a bar line the note is
+struck again. What this cannot hold (several voices, a change of key or metre, tuplets besides triplets) is refused.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ class _Reader:
             self.tied = True
             return at + 1
         elif line[at] == "[" or (found := _BAR.match(line, at)):
-            return self._bar(line, at, found[0] if found else "|")
+            return self._bar(line, at, found[0] if found else "")  # a bracket opens an ending, or begins "[|"
         elif not (found := _SKIP.match(line, at)):
             raise DataError(f"The tune holds {line[at : at + 12]!r}, which is not read.", "One voice is read.")
         return found.end()
@@ -322,14 +322,14 @@ class _Reader:
         self.events[-1] = Note(last.step, last.alteration, ticks, last.triplet)
 
     def _bar(self, line: str, at: int, sign: str) -> int:
-        at += len(sign) if line[at] != "[" or sign != "|" else 0
+        at += len(sign)
         closes, opens = sign.startswith(":"), sign.endswith(":") and sign != ":"
         plain = "::" if sign == "::" or (closes and opens) else ":|" if closes else "|:" if opens else sign
-        plain = {"[|": "||", "|]": "||"}.get(plain, plain)
+        plain = {"[|": "||", "|]": "||", "": "|"}.get(plain, plain)
         if (found := _ENDING.match(line, at)) and (line[at] in "[123456789" or line[at : at + 2] == " ["):
             plain = ":|2" if plain == ":|" or found[1] != "1" else "|1"
             at = found.end()
-        elif line[at : at + 1] == "[" and sign == "|":
+        elif not sign:
             at += 1
         self.raised.clear()
         if self.events and isinstance(self.events[-1], Bar):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from .abc import Tune, bar_ticks
@@ -33,7 +34,7 @@ def runs(tune: Tune, n: int) -> Iterator[Run]:
 def intervals(tune: Tune) -> list[int]:
     """Semitones from note to note, an octave at most."""
     notes = notes_of(tune)
-    return [max(-12, min(12, b - a)) for (a, _), (b, _) in zip(notes, notes[1:], strict=False)]
+    return [max(-12, min(12, b - a)) for (a, _), (b, _) in itertools.pairwise(notes)]
 
 
 def degrees(tune: Tune) -> list[int]:

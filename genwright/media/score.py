@@ -1,9 +1,9 @@
 """Score: a tune as small numbers that a language model reads and writes, and their grammar.
 
 First come six words that say what kind of tune it is (rhythm, metre, mode, tonic, region, bars), in any order. Then
-each note is one word, by its place in the scale of its key, so that all twelve keys are one; a length is a word where it
-changes, a bar line is one. The grammar knows how much of the bar is left: who keeps to it writes whole bars. Short may
-be the first bar of a section (a pickup), and its last, by as much as a pickup takes.
+each note is one word, by its place in the scale of its key, so that all twelve keys are one; a length is a word where
+it changes, a bar line is one. The grammar knows how much of the bar is left: who keeps to it writes whole bars. Short
+may be the first bar of a section (a pickup), and its last, by as much as a pickup takes.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ KINDS: dict[str, tuple[Any, ...]] = {"rhythm": RHYTHMS, "metre": METRES, "mode":
 SIGNS = ("|", "||", ":|", "::", "|1", ":|2")
 LENGTHS = (6, 12, 18, 24, 36, 42, 48, 60, 72, 84, 96, 108, 120, 144, 180, 192)
 TRIPLETS = (4, 8, 16)  # each three of which fill a length
-_ALL_LENGTHS = (*LENGTHS, *TRIPLETS)
+TICKS = (*LENGTHS, *TRIPLETS)
 LOWEST, HIGHEST = -12, 18  # letters from the tonic above middle C
 _ALTERED = (-1, 0, 1)
 
 END = 0
 SIGN = 1
 LENGTH = SIGN + len(SIGNS)
-REST = LENGTH + len(_ALL_LENGTHS)
+REST = LENGTH + len(TICKS)
 PITCH = REST + 1
 TOLD = PITCH + len(_ALTERED) * (HIGHEST - LOWEST + 1)  # the first word of what is told
 WORDS = TOLD + sum(map(len, KINDS.values()))
 _FIRST = {kind: TOLD + sum(len(KINDS[k]) for k in list(KINDS)[:place]) for place, kind in enumerate(KINDS)}
-_USUAL = _ALL_LENGTHS.index(24)  # the length with which a tune begins: an eighth
+_USUAL = TICKS.index(24)  # the length with which a tune begins: an eighth
 _MOST_LEFT = 64  # sixths of … a bar of 4/2
-KNOWN = {"left": _MOST_LEFT + 2, "length": len(_ALL_LENGTHS), "bar": 33, "section": 8, "triplet": 3}  # sizes
+KNOWN = {"left": _MOST_LEFT + 2, "length": len(TICKS), "bar": 33, "section": 8, "triplet": 3}  # sizes
 _SHORTEST = 2  # bars of a tune
 
 
@@ -108,7 +108,7 @@ class Grammar:
         elif word < REST:
             self.length, self.triplet = word - LENGTH, 0
         else:
-            ticks = _ALL_LENGTHS[self.length]
+            ticks = TICKS[self.length]
             if ticks in TRIPLETS:
                 self.triplet = self.triplet - 1 if self.triplet else 2
             self.left -= ticks
@@ -139,6 +139,11 @@ class Grammar:
         if self._first:
             return sign == "|"
         return sign not in ("|", "|1") and (self.left == self.pickup or (not self.pickup and self.left < self.full / 2))
+
+    @property
+    def may_end_with_bar(self) -> bool:
+        """Whether the bar that is under way may be a tune's last."""
+        return self._may_close("||") and self.left in (0, self.pickup)
 
     @property
     def known(self) -> tuple[int, ...]:
@@ -181,10 +186,10 @@ def _followers(room: int, length: int, triplet: int, after_length: bool, signs: 
     import numpy as np
 
     mask = np.zeros(WORDS, bool)
-    ticks = _ALL_LENGTHS[length]
+    ticks = TICKS[length]
     mask[REST:TOLD] = bool(triplet) or _needs(ticks) <= room
     if not triplet and not after_length:
-        mask[LENGTH:REST] = [_needs(one) <= room and place != length for place, one in enumerate(_ALL_LENGTHS)]
+        mask[LENGTH:REST] = [_needs(one) <= room and place != length for place, one in enumerate(TICKS)]
         mask[[SIGN + SIGNS.index(sign) for sign in signs]] = True
         mask[END] = may_end
     return mask
@@ -215,8 +220,8 @@ def told_of(tune: Tune, **known: Any) -> dict[str, Any]:
     if tune.metre not in METRES:
         raise DataError(f"There is no word for the metre {tune.metre}.", f"Known are {', '.join(METRES)}.")
     count = sum(isinstance(event, Bar) for event in tune.events)
-    return {"rhythm": known.get("rhythm") or "", "metre": tune.metre, "mode": tune.key.mode, "tonic": tonic_of(tune.key),
-            "region": known.get("region") or "", "bars": nearest_bars(count)}  # fmt: skip
+    return {"rhythm": known.get("rhythm") or "", "metre": tune.metre, "mode": tune.key.mode,
+            "tonic": tonic_of(tune.key), "region": known.get("region") or "", "bars": nearest_bars(count)}  # fmt: skip
 
 
 def nearest_bars(count: int) -> int:
@@ -236,10 +241,10 @@ def words_of_tune(tune: Tune) -> list[int]:
                 sign = ":|" if sign in (":|", "::") else "||"
             words.append(SIGN + SIGNS.index(sign))
             continue
-        if (event.ticks in TRIPLETS) != event.triplet or event.ticks not in _ALL_LENGTHS:
+        if (event.ticks in TRIPLETS) != event.triplet or event.ticks not in TICKS:
             raise DataError(f"There is no word for a length of {event.ticks}/{4 * 48}.", "Usual lengths are known.")
-        if _ALL_LENGTHS[length] != event.ticks:
-            length = _ALL_LENGTHS.index(event.ticks)
+        if TICKS[length] != event.ticks:
+            length = TICKS.index(event.ticks)
             words.append(LENGTH + length)
         words.append(REST if event.step is None else _pitch(event.step - base, _beside(event, tune.key)))
     return [*words, END]
@@ -272,14 +277,14 @@ def _unpitch(word: int, octave: int = 0) -> tuple[int, int]:
 def tune_of(told: Mapping[str, Any], words: Iterable[int], *, title: str = "") -> Tune:
     """The tune that words say; `told` gives its key, its metre and what its headers say."""
     key = key_of(told["tonic"], told["mode"])
-    base, events, ticks = LETTERS.index(key.tonic[0]), list[Note | Bar](), _ALL_LENGTHS[_USUAL]
+    base, events, ticks = LETTERS.index(key.tonic[0]), list[Note | Bar](), TICKS[_USUAL]
     for word in words:
         if word == END:
             break
         if word < LENGTH:
             events.append(Bar(SIGNS[word - SIGN]))
         elif word < REST:
-            ticks = _ALL_LENGTHS[word - LENGTH]
+            ticks = TICKS[word - LENGTH]
         elif word == REST:
             events.append(Note(None, 0, ticks, ticks in TRIPLETS))
         elif word < TOLD:
@@ -289,9 +294,15 @@ def tune_of(told: Mapping[str, Any], words: Iterable[int], *, title: str = "") -
     return Tune(key, told["metre"], tuple(events), {letter: (text,) for letter, text in facts.items() if text})
 
 
-def closed(words: Sequence[int]) -> list[int]:
-    """Words that were cut off, up to their last whole bar, with an end."""
-    last = max((place for place, word in enumerate(words) if SIGN <= word < LENGTH), default=-1)
+def closed(told: Mapping[str, Any], words: Sequence[int]) -> list[int]:
+    """Words that were cut off, up to the last bar line with which a tune may end, with an end."""
+    grammar, last = Grammar(), -1
+    for kind, value in told.items():
+        grammar.put(word_of(kind, value))
+    for place, word in enumerate(words):
+        if SIGN <= word < LENGTH and grammar.may_end_with_bar:
+            last = place
+        grammar.put(word)
     if last < 0:
         return [END]
     return [*words[:last], SIGN + SIGNS.index(":|" if SIGNS[words[last] - SIGN] in (":|", "::") else "||"), END]
@@ -299,7 +310,8 @@ def closed(words: Sequence[int]) -> list[int]:
 
 def abc_of(tune: Tune, *, number: int = 1) -> str:
     """The tune as ABC, four bars a line, notes of a beat together."""
-    headers = [("T", tune.title or "Untitled"), ("R", _fact(tune, "R")), ("O", _fact(tune, "O")), ("M", tune.metre), ("L", "1/8")]
+    headers = [("T", tune.title or "Untitled"), ("R", _fact(tune, "R")), ("O", _fact(tune, "O")),
+               ("N", _fact(tune, "N")), ("M", tune.metre), ("L", "1/8")]  # fmt: skip
     mode = {"major": "", "minor": "m"}.get(tune.key.mode, f" {tune.key.mode[:3]}")
     lines = [f"X:{number}", *(f"{letter}:{text}" for letter, text in headers if text), f"K:{tune.key.tonic}{mode}"]
     return "\n".join([*lines, *_Writer(tune).lines(), ""])

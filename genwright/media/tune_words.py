@@ -8,7 +8,7 @@ from typing import Any
 
 from genwright.core.errors import DataError
 
-from .abc import MODES, Tune, read_key, read_metre
+from .abc import Tune, read_key, read_metre
 from .score import BARS, METRES, key_of, tonic_of
 
 _RHYTHMS = (
@@ -23,16 +23,20 @@ _REGIONS = (
     ("Ireland", r"irish|ireland|爱尔兰"), ("Scotland", r"scottish|scotland|scotch|scots|highland|苏格兰"),
     ("England", r"english|england|英格兰"), ("Wales", r"welsh|wales|威尔士"),
     ("United States", r"american?|united states|usa|美国"), ("Germany", r"german|germany|deutschl|deutschland|德国"),
-    ("France", r"french|france|frankreich|法国"), ("Luxembourg", r"luxembourg|luxemburg"), ("China", r"chinese|china|中国"),
+    ("France", r"french|france|frankreich|法国"), ("Luxembourg", r"luxembourg|luxemburg"),
+    ("China", r"chinese|china|中国"),
     ("Sweden", r"swedish|sweden"), ("Italy", r"italian|italy"), ("Poland", r"polish|poland"),
     ("Hungary", r"hungarian|hungary"), ("Netherlands", r"dutch|netherlands"), ("Austria", r"austrian|austria"),
     ("Switzerland", r"swiss|switzerland"),
 )  # fmt: skip
 _MODES = {"大调": "major", "小调": "minor"}
+_MODE = "major|minor|maj|min|dorian|mixolydian|phrygian|lydian|locrian"
+_SIGN = "sharp|flat|#|b|♯|♭"
 _KEY = re.compile(
-    r"\b([A-G])(?:[ -]?(sharp|flat|#|b|♯|♭))?[ -]?(major|minor|maj|min|dorian|mixolydian|phrygian|lydian|locrian|m)\b"
-    r"|\bin ([A-G])(?:[ -]?(sharp|flat)\b|(#|b|♯|♭))?(?![\w'])|([降升]?)([A-G])(大调|小调)", re.I
-)  # fmt: skip
+    rf"(?<![A-Za-z])([A-Gb-g])(?:[ -]?((?i:{_SIGN})))?(?:[ -]?((?i:{_MODE})|m))(?![A-Za-z])"
+    rf"|\bin ([A-G])(?:[ -]?((?i:sharp|flat))(?![a-z])|([#b♯♭]))?(?![\w'#♯♭])(?![ -]?(?i:{_MODE}))"
+    r"|([降升]?)([A-G])(大调|小调)"
+)  # an "a minor key" is none of A minor, so a small a is not read
 _METRE = re.compile(r"(?<![\d/])(\d{1,2}/\d{1,2})(?![\d/])")
 _BARS = re.compile(r"\b(\d{1,2})[ -](?:bars?|measures?)\b|(\d{1,2}) ?小节", re.I)
 _LONGEST = 2_000  # characters that are looked at
@@ -62,10 +66,8 @@ def facts_in(text: str) -> dict[str, Any]:
 
 def _key_facts(found: re.Match[str]) -> dict[str, Any]:
     letter, sign, mode, plain, words, mark, chinese_sign, chinese, chinese_mode = found.groups()
-    letter = letter or plain or chinese
-    sign = {"sharp": "#", "flat": "b", "♯": "#", "♭": "b", "升": "#", "降": "b"}.get(
-        (sign or words or mark or chinese_sign or "").lower(), (sign or mark or "").lower()
-    )
+    letter, sign = letter or plain or chinese, (sign or words or mark or chinese_sign or "").lower()
+    sign = {"sharp": "#", "flat": "b", "♯": "#", "♭": "b", "升": "#", "降": "b"}.get(sign, sign)
     named = _MODES.get(chinese_mode or "") or (mode or "major").lower()
     try:
         key = read_key(f"{letter.upper()}{sign} {named if named != 'm' else 'minor'}")
@@ -75,7 +77,7 @@ def _key_facts(found: re.Match[str]) -> dict[str, Any]:
 
 
 def facts_of(tune: Tune) -> dict[str, str]:
-    """Rhythm and region as the headers R: and O: and, for the rhythm, the title say them; what is unknown is missing."""
+    """Rhythm and region as the headers R: and O: (or the title, for the rhythm) say them; the unknown is missing."""
     found: dict[str, str] = {}
     for letter, kind in (("R", "rhythm"), ("O", "region"), ("T", "rhythm")):
         for text in tune.facts.get(letter, ()):
@@ -115,5 +117,3 @@ def metre_fact(text: str) -> str:
     if metre not in METRES:
         raise DataError(f"There is no word for the metre {metre}.", f"Known are {', '.join(METRES)}.")
     return metre
-
-

@@ -43,9 +43,16 @@ class TuneOptions(Settings):
     bars: int | None = Field(None, ge=4, le=64, description=f"About how many bars are written; of {BARS} the nearest")
     melody: str = Field("", max_length=40_000, description="A tune as ABC to go on from, or to vary")
     use: Literal["continue", "vary"] = Field("continue", description="What is done with the melody")
-    keep: float = Field(0.5, ge=0, le=1, description="Share of the melody's bars that stay: the first, or when varying any")
+    keep: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the melody's bars that stay: null is all to go on from, half when varying",
+    )
     title: str = Field("", max_length=120, description="What the tune is called")
-    tempo: int | None = Field(None, ge=30, le=400, description="Quarters a minute; null is what the rhythm is played at")
+    tempo: int | None = Field(
+        None, ge=30, le=400, description="Quarters a minute; null is what the rhythm is played at"
+    )
     instrument: int = Field(0, ge=0, le=127, description="General MIDI's number: 0 piano, 40 violin, 73 flute")
     chords: bool = Field(False, description="Accompany the tune with chords of its key")
 

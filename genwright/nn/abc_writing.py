@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,26 +16,30 @@ from torch import Tensor
 from genwright.core.content import Message, Part
 from genwright.core.errors import DataError, UsageError
 from genwright.core.model import Request
-from genwright.media.abc import Tune, read_tune
+from genwright.core.run import write_bytes
+from genwright.media.abc import Tune, bar_ticks, read_tune
+from genwright.media.musicxml import musicxml_of
+from genwright.media.performance import GENERATED, has_soundfont, midi_of, sound_of_midi
 from genwright.media.score import (
     END,
     KINDS,
     LENGTH,
     REST,
     SIGN,
+    TICKS,
     TOLD,
     WORDS,
     Grammar,
     abc_of,
     closed,
     nearest_bars,
-    told_by,
     told_of,
     tune_of,
     word_of,
     words_of_tune,
 )
-from genwright.media.tune_words import facts_in, facts_of, key_facts
+from genwright.media.sound import save_sound
+from genwright.media.tune_words import facts_in, facts_of, key_facts, sentence_of
 
 from .abc_options import TuneOptions
 from .answers import seed_of
@@ -152,7 +158,7 @@ class _Row:
 
     def written(self) -> Written:
         done = self.grammar.is_done
-        words = self.words if done else closed(self.words)
+        words = self.words if done else closed(self.grammar.told, self.words)
         return Written(dict(self.grammar.told), words, self.logprob, self.chosen, not done)
 
 
@@ -181,8 +187,145 @@ def _next(net: Any, cache: Cache, before: list[int], rows: Sequence[_Row]) -> Te
 
 
 def play(model: Any, request: Request) -> Iterator[Part]:
-    raise NotImplementedError
+    """Each tune as ABC, and then as the file that the request names: sound, or .abc, .mid or .musicxml; the
+    notation in the other ways lies beside it. Without a name the ABC is all. At last comes a `finish_reason`.
+
+    Raises UsageError for what cannot be asked, ModelError where the SoundFont has not been fetched.
+    """
+    wishes = _wishes(request)
+    files = _files(request, len(wishes))
+    for start in range(0, len(wishes), AT_ONCE):
+        some = wishes[start : start + AT_ONCE]
+        for wish, file, written in zip(some, files[start:], write(model, some), strict=False):
+            yield from _parts(wish, file, written)
+    yield Part(meta={"finish_reason": "stop"})
 
 
 def play_many(model: Any, requests: Sequence[Request]) -> Iterator[tuple[int, Message]]:
-    raise NotImplementedError
+    """Answers of many requests, written together."""
+    wanted = []
+    for index, request in enumerate(requests):
+        wishes = _wishes(request)
+        wanted += [(index, *pair) for pair in zip(wishes, _files(request, len(wishes)), strict=True)]
+    parts: list[Part] = []
+    for start in range(0, len(wanted), AT_ONCE):
+        some = wanted[start : start + AT_ONCE]
+        for (index, wish, file), written in zip(some, write(model, [wish for _, wish, _ in some]), strict=True):
+            parts += _parts(wish, file, written)
+            if wish.number == wish.how.n - 1:
+                yield index, Message("assistant", tuple(parts))
+                parts = []
+
+
+def _files(request: Request, count: int) -> list[Path | None]:
+    """Where the files of an answer go. One without suffix is a sound where there is a SoundFont to play it."""
+    if request.out is None:
+        return [None] * count
+    return [*request.files(count, ".flac" if has_soundfont() else ".abc")]
+
+
+def _wishes(request: Request) -> list[Wish]:
+    """What a request asks for, one entry a tune."""
+    how = request.options_as(TuneOptions)
+    if odd := [part.kind for message in request.messages for part in message.parts if part.kind != "text"]:
+        raise UsageError(f"The request holds a part of kind {odd[0]}; tunes are made from words.", "Use `melody`.")
+    words = words_of(request.messages)
+    told, seed = facts_in(words) | _asked(how), seed_of(request)
+    script: Callable[..., Script] = _free
+    if how.melody:
+        given, script = _given(how)
+        told = given | told
+    elif not words.strip() and not told:
+        raise UsageError("There is nothing to compose: the request has no words.", "E.g. a jig in D major.")
+    return [Wish(n, how, told, seed + n, script(chance=random.Random(seed + n))) for n in range(how.n)]
+
+
+def _asked(how: TuneOptions) -> dict[str, Any]:
+    """What the options tell of a tune."""
+    told: dict[str, Any] = {name: getattr(how, name) for name in ("metre", "rhythm", "region") if getattr(how, name)}
+    try:
+        told |= key_facts(how.key) if how.key else {}
+    except DataError as error:
+        raise UsageError(f"key: {error.message}", error.hint) from None
+    return told | ({"bars": nearest_bars(how.bars)} if how.bars else {})
+
+
+def _given(how: TuneOptions) -> tuple[dict[str, Any], Callable[..., Script]]:
+    """What a melody tells of the tune, and what makes each answer's script. Raises UsageError when it is no tune."""
+    try:
+        tune = read_tune(how.melody)
+        told, words = told_of(tune, **facts_of(tune)), words_of_tune(tune)
+    except DataError as error:
+        raise UsageError(f"The melody cannot be used: {error.message}", error.hint) from None
+    told = {kind: value for kind, value in told.items() if value != ""}
+    bars = _bars(words)
+    if how.use == "vary":
+        return told, partial(_varied, bars, bar_ticks(told["metre"]), 0.5 if how.keep is None else how.keep)
+    kept = len(bars) if how.keep is None else max(1, round(how.keep * len(bars)))
+    del told["bars"]  # how long it becomes is not the melody's to say
+    return told, partial(_begun, bars[:kept])
+
+
+def _bars(words: Sequence[int]) -> list[tuple[_BarNotes, int]]:
+    """The notes of each bar, and the sign after it."""
+    grammar, notes, found = Grammar(), list[tuple[int, int]](), list[tuple[_BarNotes, int]]()
+    for word in words:
+        if SIGN <= word < LENGTH:
+            found.append((tuple(notes), word))
+            notes = []
+        elif REST <= word < TOLD:
+            notes.append((grammar.length, word))
+        grammar.put(word)
+    return found
+
+
+def _free(*, chance: random.Random) -> Script:
+    return Script()
+
+
+def _begun(bars: Sequence[tuple[_BarNotes, int]], *, chance: random.Random) -> Script:
+    return Script(bars)
+
+
+def _varied(bars: Sequence[tuple[_BarNotes, int]], full: int, keep: float, *, chance: random.Random) -> Script:
+    """As many whole bars are written anew as are not to be kept. Bars that are not whole, and the last, stay."""
+    whole = [n for n, (notes, _) in enumerate(bars[:-1]) if sum(TICKS[length] for length, _ in notes) == full]
+    anew = set(chance.sample(whole, round((1 - keep) * len(whole))))
+    return Script([(None if n in anew else notes, sign) for n, (notes, sign) in enumerate(bars)], ends=True)
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def _parts(wish: Wish, file: Path | None, written: Written) -> Iterator[Part]:
+    told, how = written.told, wish.how
+    tune = written.tune(how.title or sentence_of({k: told[k] for k in ("rhythm", "tonic", "mode")}).capitalize())
+    tune = replace(tune, facts=tune.facts | {"N": (GENERATED,)})
+    abc = abc_of(tune, number=wish.number + 1)
+    meta = {"number": wish.number, "seed": wish.seed, "words": written.chosen, "logprob": written.logprob,
+            "told": told, "is_cut": written.is_cut}  # fmt: skip
+    yield Part(text=abc, meta=meta)
+    if file is None:
+        return
+    try:
+        facts = save_tune(tune, abc, file, how)
+    except OSError as error:
+        raise DataError(f"{file} cannot be written: {error.strerror or error}.", "Choose another place.") from None
+    yield Part("audio", path=file, meta=meta | facts)
+
+
+def save_tune(tune: Tune, abc: str, file: Path, how: TuneOptions) -> dict[str, Any]:
+    """Write the tune as the suffix says, and its notation in the other ways beside it. What is told of the files."""
+    midi = midi_of(tune, tempo=how.tempo, instrument=how.instrument, chords=how.chords)
+    texts = {".abc": abc.encode(), ".mid": midi, ".musicxml": musicxml_of(tune).encode()}
+    suffix, facts = {".midi": ".mid"}.get(file.suffix.lower(), file.suffix.lower()), dict[str, Any]()
+    if suffix in texts:
+        write_bytes(file, texts.pop(suffix))
+    else:
+        sound = sound_of_midi(midi)
+        save_sound(sound, file)
+        facts["seconds"] = round(sound.seconds, 3)
+    beside = {kind: file.with_suffix(kind) for kind in texts}
+    for kind, path in beside.items():
+        write_bytes(path, texts[kind])
+    return facts | {"beside": [str(path) for path in beside.values()]}

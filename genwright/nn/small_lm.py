@@ -1,4 +1,4 @@
-"""A small GPT over words of its own (Radford et al. 2019), which is handed what is known of each place without learning:
+"""A small GPT over words of its own (Radford et al. 2019), handed what is known of each place without learning:
 where the pen is, how much of a bar is left. Nobody need add up steps to see where a line or a bar would end.
 
 A caption's vector, where there are captions, is added at every place. Which words may stand somewhere is the grammar's
@@ -20,9 +20,9 @@ _WASTE = 1.25  # slots of a padded run of attention for each real one
 
 
 class SmallLM(nn.Module):
-    """`shape` has width, depth, heads, mlp and longest; `words` is how many there are, `known` how many values each fact
-    of a place may have. `reader_width` is that of a caption's vector (0: nothing is told), `bag` the number of its words
-    where it is a bag of words that is learned too."""
+    """`shape` has width, depth, heads, mlp and longest; `words` is how many there are, `known` how many values each
+    fact of a place may have. `reader_width` is that of a caption's vector (0: nothing is told), `bag` the number of its
+    words where it is a bag of words that is learned too."""
 
     blocks: Any  # nn.ModuleList of Block
     bag: nn.Embedding | None

@@ -18,4 +18,11 @@ def frame(example: Example, settings: Settings) -> Example:
     return templated(example, settings.template)
 
 
-task = Task("text", "audio", engine="abc_lm", objective="sft", metrics=("tune_bits", "bar_validity"), frame=frame)
+task = Task(
+    "text",
+    "audio",
+    engine="abc_lm",
+    objective="sft",
+    metrics=("tune_bits", "bar_validity", "copied_tunes"),
+    frame=frame,
+)

@@ -1,4 +1,4 @@
-"""Tunes in ABC: files, folders or archives of them, one row a tune, all with the unit length 1/8 and the same spelling."""
+"""Tunes in ABC: files, folders or archives of them, one row a tune, all of the unit length 1/8, spelt in one way."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def _row(where: str, text: str, usual: dict[str, str], settings: Settings) -> Ro
         return Bad(where, error.message, text[:300])
     title = tune.title or "Untitled"
     plain = Tune(tune.key, tune.metre, tune.events, {"T": (title,)})
-    plain = replace(plain, facts=plain.facts | {k: (v,) for k, v in (("R", told["rhythm"]), ("O", told["region"])) if v})
+    plain = replace(
+        plain, facts=plain.facts | {k: (v,) for k, v in (("R", told["rhythm"]), ("O", told["region"])) if v}
+    )
     by = "; ".join(dict.fromkeys(filter(None, map(_credited, tune.facts.get("Z", ())))))
     meta: dict[str, Any] = {"tune": told, "title": title, "group": f"tune {_plain(title)}", "licence": settings.licence,
                             "attribution": "; ".join(filter(None, (settings.attribution, by)))}  # fmt: skip
@@ -88,7 +90,7 @@ def _row(where: str, text: str, usual: dict[str, str], settings: Settings) -> Ro
 
 def _credited(credit: str) -> str:
     """Who wrote a tune down, without addresses, dates and programs."""
-    words = re.sub(r"[<(;*].*|\d[\d/-]*|\S*[@:]\S*", "", credit.strip('" '))
+    words = re.sub(r"[<(;*].*|\d[\d/-]*|\S*[@:]\S*", "", credit[:200].strip('" '))
     return re.sub(r"^(?:Transcribed|Contributed)?\s*by\s+|^Contributed\s+", "", words.strip(), flags=re.I).strip(" ,.")
 
 
