@@ -294,13 +294,13 @@ def tune_of(told: Mapping[str, Any], words: Iterable[int], *, title: str = "") -
     return Tune(key, told["metre"], tuple(events), {letter: (text,) for letter, text in facts.items() if text})
 
 
-def closed(told: Mapping[str, Any], words: Sequence[int]) -> list[int]:
-    """Words that were cut off, up to the last bar line with which a tune may end, with an end."""
+def closed(told: Mapping[str, Any], words: Sequence[int], *, strict: bool = True) -> list[int]:
+    """Words that were cut off, up to the last bar line (when `strict`, one with which a tune may end), with an end."""
     grammar, last = Grammar(), -1
     for kind, value in told.items():
         grammar.put(word_of(kind, value))
     for place, word in enumerate(words):
-        if SIGN <= word < LENGTH and grammar.may_end_with_bar:
+        if SIGN <= word < LENGTH and (grammar.may_end_with_bar or not strict):
             last = place
         grammar.put(word)
     if last < 0:
@@ -332,7 +332,8 @@ class _Writer:
         lines, line, at, bars, three = list[str](), "", 0, 0, 0
         for event in self.tune.events:
             if isinstance(event, Bar):
-                line, at, bars, three = f"{line}{event.sign}", 0, bars + 1, 0
+                line, bars = f"{line}{event.sign}", bars + (at >= self.full)
+                at = three = 0
                 self.raised.clear()
                 if bars % 4 == 0 or event.sign in (":|", "::", "||"):
                     lines, line, bars = [*lines, line], "", 0

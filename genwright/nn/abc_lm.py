@@ -81,7 +81,7 @@ class AbcLM(Keeping):
             row = item.sequences[0]
             order, key = torch.randperm(_TOLD).tolist(), int(torch.randint(len(TONICS), ()))
             rows.append(_sequence(row, order, key if float(torch.rand(())) < self.other_keys else None))
-        return _packed(rows)
+        return packed(rows)
 
     def loss(self, batch: Packed, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy summed over the words."""
@@ -107,7 +107,7 @@ class AbcLM(Keeping):
     def _likelihoods(self, rows: Sequence[dict[str, Any]]) -> list[Likelihood]:
         if not rows:
             return []
-        batch = _packed([_sequence(row, range(_TOLD), None) for row in rows]).to(self.device)
+        batch = packed([_sequence(row, range(_TOLD), None) for row in rows]).to(self.device)
         with self.answering():
             chances = self._logits(batch).log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
         each = [one[_TOLD:] for one in chances.split(list(batch.lengths))]
@@ -160,6 +160,7 @@ def _sequence(row: dict[str, Any], order: Sequence[int], key: int | None) -> dic
             **{name: known[:, place] for place, name in enumerate(KNOWN)}}  # fmt: skip
 
 
-def _packed(rows: Sequence[dict[str, Any]]) -> Packed:
+def packed(rows: Sequence[dict[str, Any]]) -> Packed:
+    """Sequences end to end: `tokens`, `targets` and, of each place, all that is `KNOWN`."""
     batch = pack(rows)
     return replace(batch, extra={name: batch.extra[name].long() for name in KNOWN})

@@ -158,7 +158,7 @@ class _Row:
 
     def written(self) -> Written:
         done = self.grammar.is_done
-        words = self.words if done else closed(self.grammar.told, self.words)
+        words = self.words if done else closed(self.grammar.told, self.words, strict=self.grammar.strict)
         return Written(dict(self.grammar.told), words, self.logprob, self.chosen, not done)
 
 

@@ -30,7 +30,7 @@ M:4/4
 L:1/8
 K:D
 D2EF G2AB|cdef d4|d2cB A2GF|(3EFG (3FED D4:|
-d2cB A>Bc>d|e4 z2 ^g2|f3e d3/2c/2B/4A/4G/2|A2F2 D4||
+d2cB A>Bc>d|e4 z2 ^g2|f3e d3/2c/2B/4A/4G3/2|A2F2 D4||
 """
 CONFIG: dict[str, Any] = {"width": 32, "depth": 2, "heads": 2, "longest": 160}
 
