@@ -335,7 +335,7 @@ class _Writer:
                 line, bars = f"{line}{event.sign}", bars + (at >= self.full)
                 at = three = 0
                 self.raised.clear()
-                if bars % 4 == 0 or event.sign in (":|", "::", "||"):
+                if bars == 4 or event.sign in (":|", "::", "||"):
                     lines, line, bars = [*lines, line], "", 0
                 continue
             if at and at % self.beat == 0 and not three:

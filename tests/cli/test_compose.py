@@ -9,8 +9,7 @@ from genwright.core import find_card
 from genwright.media.abc import read_tune
 from genwright.media.sound import open_sound
 from genwright.media.sound_label import read_label
-
-from ..nn.tunes import KESH, model
+from tests.nn.tunes import KESH, model
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,7 @@ from genwright.data.refiners import near_tunes
 from genwright.data.sources import abc_tunes
 from genwright.media.abc import read_tune
 from genwright.media.score import abc_of, told_of, tune_of, words_of_tune
-
-from ..nn.tunes import KESH, STEPS, rows
+from tests.nn.tunes import KESH, STEPS, rows
 
 
 def read(path: Path, **settings: Any) -> tuple[list[Row], list[Bad]]:
@@ -37,14 +36,14 @@ def test_a_tune_is_a_row_that_says_what_it_is(book: Path) -> None:
         book, regions={"reel*": "Scotland"}, rhythms={"*.abc": "jig"}, licence="CC0-1.0", attribution="A book"
     )
     fields = good[0].fields
-    assert fields["prompt"] == "a jig in G major, 6/8, 20 bars, from Scotland, called The Kesh"
+    assert fields["prompt"] == "a jig in G major, 6/8, 16 bars, from Scotland, called The Kesh"
     assert read_tune(fields["completion"]).events == read_tune(KESH).events
     assert "L:1/8" in fields["completion"]
     meta = fields["meta"]
     assert (meta["licence"], meta["attribution"]) == ("CC0-1.0", "A book; Ann Bee"), "without addresses"
-    assert (meta["title"], meta["group"], meta["tune"]["bars"]) == ("The Kesh", "tune kesh", 20)
+    assert (meta["title"], meta["group"], meta["tune"]["bars"]) == ("The Kesh", "tune kesh", 16)
     assert good[1].fields["meta"]["tune"]["rhythm"] == "reel", "what the tune says itself goes first"
-    assert [one.where for one in bad] == ["reels.abc:15"]
+    assert [one.where for one in bad] == ["reels.abc:14"]
     assert "group of 5" in bad[0].reason
 
 

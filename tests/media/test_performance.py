@@ -15,8 +15,7 @@ from genwright.media.abc import Note, read_tune
 from genwright.media.musicxml import musicxml_of
 from genwright.media.performance import accompaniment, melody, midi_of, sound_of_midi, tempo_of, unfolded
 from genwright.media.sound import Sound
-
-from ..nn.tunes import KESH, STEPS
+from tests.nn.tunes import KESH, STEPS
 
 HEAD = "X:1\nT:A\nM:4/4\nL:1/8\nK:C\n"
 heard = pytest.mark.skipif(not find_card("soundfont-gm").is_here, reason="needs `genwright models pull soundfont-gm`")
@@ -68,7 +67,7 @@ def test_a_score_holds_what_is_written() -> None:
     root = ElementTree.fromstring(musicxml_of(tune).partition('.dtd">\n')[2])
     durations = [int(one.text or 0) for one in root.iter("duration")]
     assert sum(durations) == sum(note.ticks for note in tune.notes)
-    assert [len(root.findall(f".//{name}")) for name in ("measure", "rest", "repeat")] == [7, 1, 1]
+    assert [len(root.findall(f".//{name}")) for name in ("measure", "rest", "repeat")] == [8, 1, 1]
     assert len(root.findall(".//tuplet[@type='start']")) == 2
     pitches = [(p.findtext("step"), int(p.findtext("octave") or 0)) for p in root.iter("pitch")]
     assert pitches[:4] == [*[("D", 4), ("D", 4), ("E", 4), ("F", 4)][:1], ("E", 4), ("F", 4), ("G", 4)]

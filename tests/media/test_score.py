@@ -27,8 +27,7 @@ from genwright.media.score import (
     words_of_tune,
 )
 from genwright.media.tune_words import facts_in, sentence_of
-
-from ..nn.tunes import KESH, STEPS
+from tests.nn.tunes import KESH, STEPS
 
 HEAD = "X:1\nM:4/4\nL:1/8\nK:D\n"
 

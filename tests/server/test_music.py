@@ -19,8 +19,8 @@ from genwright.server.app import create_app
 from genwright.server.desk import Desk
 from genwright.server.fleet import Fleet
 from genwright.server.meters import Meters
+from tests.nn.tunes import KESH, model
 
-from ..nn.tunes import KESH, model
 from .household import at_home, small_house
 
 ASKED: dict[str, Any] = {"model": "piper", "prompt": "a jig in D major", "seed": 3, "bars": 8}
@@ -42,7 +42,7 @@ def piper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 def ask(piper: httpx.Client, **more: Any) -> httpx.Response:
-    return piper.post("/v1/audio/music", json={**ASKED, **more})
+    return piper.post("/audio/music", json={**ASKED, **more})
 
 
 def test_a_tune_comes_as_the_file_that_is_wanted(piper: httpx.Client) -> None:
