@@ -588,33 +588,3 @@ def test_the_demo_model_in_the_store_has_the_hash_of_its_card(monkeypatch):
     found = locate("smollm2-135m-instruct", may_fetch=False)
     assert found.card is not None
     assert found.sha256 == sha_of(found.path) == found.card.files[0].sha256
-
-
-def test_a_file_comes_out_of_a_debian_package(tmp_path, monkeypatch):
-    """apt's own download is not run here: what it would bring is put in its place."""
-    member = tmp_path / "font.sf2"
-    member.write_bytes(b"sounds" * 100)
-    for kind in ("xz", "gz"):
-        with tarfile.open(tmp_path / f"data.tar.{kind}", f"w:{kind}") as package:
-            package.add(member, "./usr/share/font.sf2")
-        data = (tmp_path / f"data.tar.{kind}").read_bytes()
-        deb = tmp_path / f"fonts-{kind}.deb"
-        deb.write_bytes(b"!<arch>\n" + b"".join(
-            f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(body):<10}`\n".encode() + body + b"\n" * (len(body) % 2)
-            for name, body in (("debian-binary", b"2.0\n"), ("control.tar.gz", b"abc"), (f"data.tar.{kind}", data))
-        ))  # fmt: skip
-        card = _deb_card(tmp_path, member, kind)
-        with pytest.raises(ModelError, match="could not be fetched"):
-            monkeypatch.setenv("PATH", "")
-            fetching.fetch(card)
-        assert (fetching.fetch(card, given=deb) / "font.sf2").read_bytes() == member.read_bytes()
-        (tmp_path / "bad.deb").write_bytes(deb.read_bytes()[:90])
-        with pytest.raises(ModelError, match="cannot be taken"):
-            fetching.fetch(_deb_card(tmp_path, member, f"{kind}-again"), given=tmp_path / "bad.deb")
-
-
-def _deb_card(folder, member, name):
-    digest = hashlib.sha256(member.read_bytes()).hexdigest()
-    file = {"name": "font.sf2", "sha256": digest, "size": member.stat().st_size,
-            "sources": ["deb:fonts=1:2.0-1#usr/share/font.sf2"]}  # fmt: skip
-    return Card(name=f"font-{name}", kind="model", title="A font", licence="CC0-1.0", files=(file,))
