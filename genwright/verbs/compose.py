@@ -53,6 +53,6 @@ def compose(
     texts = "".join(part.text for part in parts if part.kind == "text").split("X:")[1:]
     for abc, part in zip(texts, (part for part in parts if part.path), strict=True):
         meta = part.meta or {}
-        more = {name: meta[name] for name in ("beside", "seconds", "told", "seed") if name in meta}
+        more: dict[str, Any] = {name: meta[name] for name in ("beside", "seconds", "told", "seed") if name in meta}
         found.append({"abc": f"X:{abc}", "file": str(part.path), **more})
     return found
