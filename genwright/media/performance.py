@@ -113,7 +113,7 @@ def _chord(notes: Sequence[Note], scale: list[int], tonic: int, is_last: bool) -
     """Semitones above C of root, third and fifth."""
     chords = [[scale[(degree + step) % 7] for step in (0, 2, 4)] for degree in (0, 3, 4, 1, 5, 6)]
     weight = [
-        sum(note.ticks for note in notes if note.midi is not None and note.midi % 12 in chord) for chord in chords
+        1.0 * sum(note.ticks for note in notes if note.midi is not None and note.midi % 12 in chord) for chord in chords
     ]
     weight[0] = weight[0] * 1.2 + (WHOLE if is_last else 0)
     return chords[weight.index(max(weight))]
