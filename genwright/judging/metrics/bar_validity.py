@@ -20,6 +20,7 @@ needs = frozenset({"answers"})
 def score(
     pairs: Pairs, settings: Settings, *, bootstrap: int = RESAMPLES, seed: int = 0, **context: Any
 ) -> Score:  # fmt: skip
+    """The share over all bars of all answers."""
     made = [tune_in(pair.answer) for pair in pairs]
     true = [tune_in(pair.example.answer) for pair in pairs]
     rows, floor = np.array(list(map(_right, made))).reshape(-1, 2), np.array(list(map(_right, true))).reshape(-1, 2)
