@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genwright.core import Example, Judged, Likelihood, Part, UsageError, assistant, choose, user
-from genwright.judging.metrics.drawing_bits import _counted, _mixed
+from genwright.judging.word_ngrams import _mixed, counted
 from genwright.media.strokes import WORDS
 
 HEAD = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" fill="none" stroke="black">'
@@ -54,7 +54,7 @@ def test_bits_are_weighted_by_words_beside_what_counting_reaches(drawing):
 
 
 def test_counts_are_a_distribution_at_every_order():
-    counts = _counted([[1, 2, 3, 1, 2, 4]])
+    counts = counted([[1, 2, 3, 1, 2, 4]])
     assert counts[()].total() == 6
     assert counts[1, 2] == {3: 1, 4: 1}
     even = np.full(WORDS, 1 / WORDS)
