@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from genwright.core.content import Part
+from genwright.core.content import Part, user
 from genwright.core.errors import MissingExtra, ModelError, UsageError
 from genwright.core.model import Request
 from genwright.core.plugin import did_you_mean
@@ -81,6 +81,11 @@ class Listener:
         )
         self._words: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.base_reference: dict[str, str] = {}
+
+    def words_of(self, sound: Part, *, language: str = "auto", seed: int = 0) -> str:
+        """All that is said in a sound, for those who judge: no answer to anybody, so neither guarded nor labelled."""
+        asked = Request(messages=(user(sound),), seed=seed, options={"language": language})
+        return "".join(part.text for part in self.generate(asked)).strip()
 
     # -- the story ---------------------------------------------------------------------------------------------------
 

@@ -301,7 +301,7 @@ OPTIONS: dict[str, Any] = {"n": 3, "design": {"kind": "pattern", "width": 32}, "
 
 @pytest.mark.parametrize("key", sorted(TokenOptions.model_fields.keys() - {"upscale"}))
 def test_every_option_of_a_request_changes_what_comes(key: str, taught: VqImage, tmp_path: Path) -> None:
-    more = {"out": tmp_path / "a.jpg"} if key == "quality" else {}
+    more = {"quality": {"out": tmp_path / "a.jpg"}, "style": {"guidance": 6.0}}.get(key, {})
     before, after = (
         [pixels(p) for p in ask(taught, **{"guidance": 1.5, "n": 4, **more, **o})] for o in ({}, {key: OPTIONS[key]})
     )

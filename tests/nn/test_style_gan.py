@@ -75,7 +75,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> StyleGan:
     """A model that has learned a little: enough to answer differently to different questions."""
     folder = tmp_path_factory.mktemp("taught")
     learner = model()
-    teach(folder / "run", learner, rows(folder / "p"), [], max_steps=25)
+    teach(folder / "run", learner, rows(folder / "p"), [], max_steps=60)
     return learner
 
 

@@ -293,5 +293,5 @@ def test_a_painted_picture_is_made_larger_by_a_network(
     half.paste(255, (0, 0, 20, 40))
     half.save(mask)
     given = (Part("image", path=tmp_path / "a.png"), Part("image", "mask", mask))
-    with pytest.raises(UsageError, match="made larger"):
+    with pytest.raises(UsageError, match="made into another"):
         ask(run, "a red circle", *given, options={"upscale": "fast"})

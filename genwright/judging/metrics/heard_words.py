@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from genwright.core import Judged, Message, Pairs, Part, Request, Score, UsageError, assistant, find_card, user
+from genwright.core import Judged, Message, Pairs, Part, Score, UsageError, assistant, find_card
 from genwright.core import Settings as Base
 from genwright.judging.intervals import RESAMPLES
 from genwright.judging.spoken import error_rate
@@ -37,9 +37,7 @@ def score(pairs: Pairs, settings: Settings, *, bootstrap: int = RESAMPLES, seed:
     listener = Listener(find_card(settings.card).folder)
 
     def heard(message: Message | None) -> Message:
-        asked = Request(messages=(user(_sound_of(message) or Part()),), seed=seed,
-                        options={"language": settings.language})  # fmt: skip
-        return assistant("".join(part.text for part in listener.generate(asked)))
+        return assistant(listener.words_of(_sound_of(message) or Part(), language=settings.language, seed=seed))
 
     def judged(message: Message | None, pair: Judged) -> Judged:
         words = assistant(pair.example.prompt[-1].text if pair.example.prompt else "")
