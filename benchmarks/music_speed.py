@@ -9,7 +9,8 @@ The figures are words a second of processor time, real ones: padding counts for 
 Training: the same tunes in the same batches, a whole step (batch made of encoded rows, loss, gradient, clip, AdamW).
 GPT-2's batch is padded to its longest tune, as its own collator does it. Writing: temperature 0.9 and top-p 0.95 with
 a cache on both sides, one tune and sixteen together; ours keeps to whole bars besides, and tells each word what is left
-of its bar. GPT-2 writes as many words as our tunes had at most. Tunes are scales and turns of notes, made here.
+of its bar. Both write with random weights; GPT-2 writes as many words as our tunes had at most. Tunes are scales and
+turns of notes, made here.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--rows", type=int, default=16, help="tunes in a batch of training")
     parser.add_argument("--steps", type=int, default=2, help="steps of training a turn")
+    parser.add_argument("--longest", type=int, default=128, help="most words of a tune that is written")
     parser.add_argument("--json", type=Path, help="write everything measured here")
     args = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -80,10 +82,11 @@ def contenders(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
     from genwright.nn.abc_lm import AbcLM
     from genwright.nn.abc_options import AbcConfig
 
-    ours = AbcLM(AbcConfig(width=args.width, depth=args.depth, heads=args.heads, longest=512))
+    shape = {"width": args.width, "depth": args.depth, "heads": args.heads}
+    ours, writer = AbcLM(AbcConfig(**shape, longest=512)), AbcLM(AbcConfig(**shape, longest=args.longest))
     theirs = GPT2LMHeadModel(GPT2Config(
         vocab_size=WORDS + 1, n_positions=512, n_embd=args.width, n_layer=args.depth, n_head=args.heads,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=WORDS, eos_token_id=0, pad_token_id=WORDS,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=WORDS, eos_token_id=0, pad_token_id=0,
     ))  # fmt: skip
     for name, module in (("ours", ours.module), ("GPT-2", theirs)):
         print(f"{name}: {sum(p.numel() for p in module.parameters()):,} numbers")
@@ -117,8 +120,7 @@ def contenders(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
             from genwright.nn.abc_options import TuneOptions
             from genwright.nn.abc_writing import Wish, write
 
-            ours.module.eval()
-            made = write(ours, [Wish(k, TuneOptions(), {"metre": "6/8"}, k) for k in range(count)])
+            made = write(writer, [Wish(k, TuneOptions(), {"metre": "6/8"}, k) for k in range(count)])
             longest[0] = max(one.chosen for one in made)
             return sum(one.chosen for one in made)
 
