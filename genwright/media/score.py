@@ -129,16 +129,12 @@ class Grammar:
         self._first, self.left, self.triplet = ends, self.full, 0
 
     def _may_close(self, sign: str) -> bool:
-        """Whether the bar may end here with this sign."""
-        if self.left < 0 or self.triplet or self.left == self.full:
-            return False
-        if self._first and self.owed:
-            return self.left == self.full - self.owed and sign == "|"
-        if self.left == 0:
-            return True
-        if self._first:
-            return sign == "|"
-        return sign not in ("|", "|1") and (self.left == self.pickup or (not self.pickup and self.left < self.full / 2))
+        return sign in self._signs
+
+    @property
+    def _signs(self) -> tuple[str, ...]:
+        """With which signs the bar may end here."""
+        return _closing(self.left, self.full, self.triplet, self._first, self.owed, self.pickup)
 
     @property
     def may_end_with_bar(self) -> bool:
@@ -160,11 +156,26 @@ class Grammar:
             return _tellable(tuple(kind for kind in KINDS if kind not in self.told))
         if not self.strict:
             return _anything(LENGTH <= self._last < REST, SIGN <= self._last < LENGTH)
-        signs = tuple(sign for sign in SIGNS if self._may_close(sign))
         ended = SIGN < self._last < LENGTH and SIGNS[self._last - SIGN] in ("||", ":|")
         may_end = ended and self.bars >= _SHORTEST and not self.owed
         room = self.left if not (self._first and self.owed) else self.left - (self.full - self.owed)
-        return _followers(room, self.length, self.triplet, LENGTH <= self._last < REST, signs, may_end)
+        return _followers(room, self.length, self.triplet, LENGTH <= self._last < REST, self._signs, may_end)
+
+
+@lru_cache(maxsize=65536)
+def _closing(left: int, full: int, triplet: int, first: bool, owed: int, pickup: int) -> tuple[str, ...]:
+    """The signs with which a bar may end of which `left` ticks are left: any where it is full, a plain one after a
+    pickup, one that ends a section where the rest was its pickup, or will be the next one's."""
+    if left < 0 or triplet or left == full:
+        return ()
+    if first and owed:
+        return ("|",) if left == full - owed else ()
+    if left == 0:
+        return SIGNS
+    if first:
+        return ("|",)
+    short = left == pickup or (not pickup and left < full / 2)
+    return tuple(sign for sign in SIGNS if sign not in ("|", "|1")) if short else ()
 
 
 @lru_cache(maxsize=4096)

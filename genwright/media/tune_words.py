@@ -29,6 +29,8 @@ _REGIONS = (
     ("Hungary", r"hungarian|hungary"), ("Netherlands", r"dutch|netherlands"), ("Austria", r"austrian|austria"),
     ("Switzerland", r"swiss|switzerland"),
 )  # fmt: skip
+# In which metre a dance goes of which few were learned, or which has no other.
+USUAL_METRES = {"jig": "6/8", "slip jig": "9/8", "slide": "12/8", "waltz": "3/4", "minuet": "3/4", "polka": "2/4"}
 _MODES = {"大调": "major", "小调": "minor"}
 _MODE = "major|minor|maj|min|dorian|mixolydian|phrygian|lydian|locrian"
 _SIGN = "sharp|flat|#|b|♯|♭"

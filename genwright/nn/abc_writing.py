@@ -39,7 +39,7 @@ from genwright.media.score import (
     words_of_tune,
 )
 from genwright.media.sound import save_sound
-from genwright.media.tune_words import facts_in, facts_of, key_facts, sentence_of
+from genwright.media.tune_words import USUAL_METRES, facts_in, facts_of, key_facts, sentence_of
 
 from .abc_options import TuneOptions
 from .answers import seed_of
@@ -109,7 +109,7 @@ class Written:
 def write(model: Any, wishes: Sequence[Wish]) -> list[Written]:
     """The words of each wish, all written together. Each draws from its own seed."""
     rows = [_Row(wish) for wish in wishes]
-    with model.answering() as net:
+    with model.answering() as net, torch.inference_mode():
         live, cache = list(range(len(rows))), Cache(net, len(rows), model.device)
         before = [WORDS] * len(rows)
         while live:
@@ -237,6 +237,8 @@ def _wishes(request: Request) -> list[Wish]:
         told = given | told
     elif not words.strip() and not told:
         raise UsageError("There is nothing to compose: the request has no words.", "E.g. a jig in D major.")
+    if "metre" not in told and (metre := USUAL_METRES.get(told.get("rhythm", ""))):
+        told["metre"] = metre
     return [Wish(n, how, told, seed + n, script(chance=random.Random(seed + n))) for n in range(how.n)]
 
 
@@ -299,7 +301,8 @@ def _varied(bars: Sequence[tuple[_BarNotes, int]], full: int, keep: float, *, ch
 
 def _parts(wish: Wish, file: Path | None, written: Written) -> Iterator[Part]:
     told, how = written.told, wish.how
-    tune = written.tune(how.title or sentence_of({k: told[k] for k in ("rhythm", "tonic", "mode")}).capitalize())
+    named = sentence_of({k: told[k] for k in ("rhythm", "tonic", "mode")})
+    tune = written.tune(how.title or named[0].upper() + named[1:])
     tune = replace(tune, facts=tune.facts | {"N": (GENERATED,)})
     abc = abc_of(tune, number=wish.number + 1)
     meta = {"number": wish.number, "seed": wish.seed, "words": written.chosen, "logprob": written.logprob,

@@ -70,8 +70,8 @@ def test_it_learns_what_counting_does_not(taught: AbcLM) -> None:
     """A smoke model beats the n-grams of a text it was not shown, told what it is."""
     pairs = [Judged(row, likelihood=likely) for row, likely in zip(rows(), taught.likelihood(rows()), strict=True)]
     score = tune_bits.score(pairs, None, train=rows()[:3], bootstrap=20)
-    assert score.value < 0.7 * score.details["order_0"]
-    assert score.details["order_1"] < score.details["order_0"]
+    assert score.value < 0.7 * score.beside["order_0"]
+    assert score.beside["order_1"] < score.beside["order_0"]
     bits = sum(pair.likelihood.nll for pair in pairs) / math.log(2) / sum(pair.likelihood.tokens for pair in pairs)
     assert score.value == pytest.approx(bits)
 
@@ -273,7 +273,7 @@ def test_metrics_tell_a_copy_from_a_tune_and_a_tune_from_noise() -> None:
     assert got["noise"][0] < 0.5
     assert got["words"] == (0.0, 0.0, 0.0)
     assert got["true"][2] > 0.9 > got["copied"][2]
-    near, far = (tune_likeness.score(pairs[name], None, bootstrap=20) for name in ("true", "noise"))
+    near, far = (tune_likeness.score(pairs[name], None) for name in ("true", "noise"))
     assert near.value == pytest.approx(0, abs=1e-9)
     assert far.value > 0.3
     with pytest.raises(UsageError, match="No answer"):

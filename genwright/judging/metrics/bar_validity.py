@@ -1,7 +1,7 @@
 """Bar validity: share of the answers' bars that last as long as their metre says; an answer that is no ABC has none.
 
-Pickups, and what they take from the last bar of a section, count as right. In the details: `references`, the held-out
-tunes' own (people make mistakes too), `tunes` and `references_tunes`, the share of tunes without a wrong bar, `unread`.
+Pickups, and what they take from the last bar of a section, count as right. Beside it stand the held-out tunes' own
+(people make mistakes too); in the details `tunes` and `references_tunes`, the share without a wrong bar, and `unread`.
 """
 
 from typing import Any
@@ -27,9 +27,10 @@ def score(
     return score_of_sums(
         rows, ratio, bootstrap=bootstrap, seed=seed, each=tuple(ratio(rows).tolist()), higher_is_better=True,
         unit="share", signature="bar_validity|pickups allowed",
-        details={"references": float(ratio(floor.sum(0, keepdims=True))[0]), "bars": int(rows[:, 1].sum()),
-                 "tunes": mean([float(a == b) for a, b in rows]), "unread": sum(tune is None for tune in made),
-                 "references_tunes": mean([float(a == b) for a, b in floor])},
+        beside={"held-out tunes": float(ratio(floor.sum(0, keepdims=True))[0])},
+        details={"bars": int(rows[:, 1].sum()), "tunes": mean([float(a == b) for a, b in rows]),
+                 "references_tunes": mean([float(a == b) for a, b in floor]),
+                 "unread": sum(tune is None for tune in made)},
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Copied tunes: share of the answers' runs of notes that stand in the training tunes, in whatever key.
 
-The held-out tunes' own rate stands in the details (`references`): phrases wander from tune to tune, and a model that
+The held-out tunes' own rate stands beside it: phrases wander from tune to tune, and a model that
 copies no more than people do has learned no tune by heart.
 """
 
@@ -39,8 +39,8 @@ def score(
     return score_of_sums(
         rows, ratio, bootstrap=bootstrap, seed=seed, each=tuple(ratio(rows).tolist()), higher_is_better=False,
         unit="share", signature=f"copied_tunes|n:{settings.n}|steps+lengths",
-        details={"references": float(ratio(floor.sum(0, keepdims=True))[0]), "runs": int(rows[:, 1].sum()),
-                 "answers_with_a_copy": int((rows[:, 0] > 0).sum()),
+        beside={"held-out tunes": float(ratio(floor.sum(0, keepdims=True))[0])},
+        details={"runs": int(rows[:, 1].sum()), "answers_with_a_copy": int((rows[:, 0] > 0).sum()),
                  "references_with_a_copy": int((floor[:, 0] > 0).sum())},
     )  # fmt: skip
 

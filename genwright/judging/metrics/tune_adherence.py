@@ -2,7 +2,7 @@
 
 The key is heard from the notes (Krumhansl's profiles), the metre counts when nine bars in ten are whole, the rhythm is
 told by the nearest mean of the training tunes, bars by the nearest number that can be asked for. In the details stands
-each, and what the held-out tunes themselves get (`references_…`): no model can be expected to do better.
+each; beside them what the held-out tunes themselves get: no model can be expected to do better.
 """
 
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ def score(
     return score_of_sums(
         rows, ratio, bootstrap=bootstrap, seed=seed, each=tuple(ratio(rows).tolist()), higher_is_better=True,
         unit="share", signature="tune_adherence|key:krumhansl|rhythm:nearest-mean",
-        details={**_each(made, ""), **_each(true, "references_")},
+        beside=_each(true, "held-out "), details=_each(made, ""),
     )  # fmt: skip
 
 

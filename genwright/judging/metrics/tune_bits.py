@@ -1,6 +1,6 @@
 """Bits a word of held-out tunes, beside n-grams of the same words.
 
-In the details stand models of the 0 to 3 words before (Witten & Bell 1991, interpolated), counted on the training
+Beside it stand models of the 0 to 3 words before (Witten & Bell 1991, interpolated), counted on the training
 tunes: what needs no network. Words are those of media/score.py, so models of other engines do not compare.
 """
 
@@ -33,7 +33,7 @@ def score(
     return score_of_sums(
         rows, _bits, bootstrap=bootstrap, seed=seed, each=tuple(_bits(rows).tolist()), higher_is_better=False,
         unit="bits a word", signature="tune_bits|score|word-weighted",
-        details={**word_ngrams.bits(counts, held, TOLD), "words": int(rows[:, 1].sum()), "rows": len(known)},
+        beside=word_ngrams.bits(counts, held, TOLD), details={"words": int(rows[:, 1].sum()), "rows": len(known)},
     )  # fmt: skip
 
 
