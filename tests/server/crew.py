@@ -26,10 +26,11 @@ from typing import Any
 import pytest
 
 from genwright.core import Part, Request, user
-from genwright.core.home import store
 from genwright.server.fleet import Fleet
 from genwright.server.house import House, Options
 from genwright.server.store import Store
+
+from .household import STORE
 
 ENGINE = '''"""Says what it is asked to say."""
 
@@ -96,8 +97,8 @@ def with_engine(place: Path, *, own_store: bool = True) -> Iterator[None]:
     """Within it, workers know the engine `says`, and their ledger lies in `place`, as do weights if `own_store`."""
     if not own_store:
         (place / "home").mkdir(parents=True, exist_ok=True)
-        store().mkdir(parents=True, exist_ok=True)
-        (place / "home" / "store").symlink_to(store())
+        STORE.mkdir(parents=True, exist_ok=True)
+        (place / "home" / "store").symlink_to(STORE)
     with pytest.MonkeyPatch.context() as patch:
         path = os.pathsep.join(filter(None, (str(_plugin(place / "plugin")), os.environ.get("PYTHONPATH", ""))))
         patch.setenv("PYTHONPATH", path)

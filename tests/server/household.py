@@ -21,10 +21,12 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import httpx
 from fastapi import Depends, FastAPI
 
+from genwright.core.home import store
 from genwright.server.app import LOCAL, FrontDoor, enter
 from genwright.server.errors import answer_errors
 from genwright.server.house import House, Options
@@ -35,7 +37,18 @@ from genwright.server.store import Store
 from genwright.server.store.blobs import Blobs
 
 _CLIENTS: list[Any] = []
+STORE = store()  # this machine's, looked up before any test has a home of its own
 DATABASE = os.environ.get("GENWRIGHT_TEST_DATABASE", "")
+
+
+@contextmanager
+def own_home(place: Path, **environment: str) -> Iterator[None]:
+    """Within it the ledger lies in `place`, and the weights are those of this machine."""
+    (place / "home").mkdir(parents=True, exist_ok=True)
+    STORE.mkdir(parents=True, exist_ok=True)
+    (place / "home" / "store").symlink_to(STORE)
+    with mock.patch.dict(os.environ, {"GENWRIGHT_HOME": str(place / "home")} | environment):
+        yield
 
 
 def small_house(

@@ -5,12 +5,10 @@ The voices and the ear are the packaged ones: these tests are passed over where 
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import httpx
 import numpy as np
@@ -24,7 +22,7 @@ from genwright.server.desk import Desk
 from genwright.server.fleet import Fleet
 from genwright.server.meters import Meters
 
-from .household import at_home, small_house
+from .household import at_home, own_home, small_house
 from .parlour import client
 
 pytestmark = pytest.mark.skipif(
@@ -43,9 +41,7 @@ class Booth:
 @pytest.fixture(scope="module")
 def booth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booth]:
     place = tmp_path_factory.mktemp("booth")
-    (place / "home").mkdir()
-    (place / "home" / "store").symlink_to(find_card("hibari").folder.parent.parent)
-    with mock.patch.dict(os.environ, {"GENWRIGHT_HOME": str(place / "home"), "OMP_NUM_THREADS": "1"}):
+    with own_home(place, OMP_NUM_THREADS="1"):
         models = [{"name": "voice", "source": "hibari"}, {"name": "ear", "source": "whisper-base"}]
         house = small_house(place, meters=Meters(), models=models, memory=10**10)
         house.fleet = Fleet(house.options, house.store)

@@ -21,7 +21,7 @@ from genwright.server.fleet import Fleet
 from genwright.server.meters import Meters
 from tests.nn.tunes import KESH, model
 
-from .household import at_home, small_house
+from .household import at_home, own_home, small_house
 
 ASKED: dict[str, Any] = {"model": "piper", "prompt": "a jig in D major", "seed": 3, "bars": 8}
 
@@ -37,7 +37,11 @@ def piper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     house.desk = Desk(house.options, house.fleet, house.keys, house.limits, house.meters)
     key = house.keys.create("ann", roles=("user",))[1]
     head = {"Authorization": f"Bearer {key}"}
-    with at_home(create_app(house)) as address, httpx.Client(base_url=address, headers=head, timeout=60) as made:
+    with (
+        own_home(place),
+        at_home(create_app(house)) as address,
+        httpx.Client(base_url=address, headers=head, timeout=60) as made,
+    ):
         yield made
 
 
