@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from genwright.core import Bad, DataError, Row
 
-from .files import File, find_files, must_exist, read_text
+from .files import BROKEN, File, find_files, must_exist, read_text
 from .json_rows import json_rows
 
 Way = Literal["auto", "metadata", "text", "folder", "none"]
@@ -47,6 +47,36 @@ class Told:
             words = re.sub(r"[-_]+", " ", path.parent.name).strip()
             return {"caption": words, "label": path.parent.name, "concept": words} if words else None
         return {}
+
+
+def rows_told(
+    told: Told, wanted: Way, path: Path, include: Sequence[str], made: Callable[[File, dict[str, Any]], dict[str, Any]],
+    *, one: str, words: str,
+) -> Iterator[Row | Bad]:  # fmt: skip
+    """A row for each file called by `include`, as `made` makes it of the file and what is told of it.
+
+    Bad are files without words where others have some, those that `made` cannot read, and metadata of files that are
+    not there. `one` is what a file is called in sentences, `words` what it lacks. Raises DataError when there is none.
+    """
+    yield from told.bad
+    way, seen = told.way(wanted), set[str]()
+    for file in files_called(path, include):
+        if isinstance(file, Bad):
+            yield file
+            continue
+        seen.add(file.name)
+        fields = told.of(file.name, way)
+        if fields is None:
+            yield Bad(file.name, f"no {words}: there is {MISSING[way]}")
+            continue
+        try:
+            yield Row(file.name, made(file, fields))
+        except (DataError, *BROKEN) as error:
+            yield Bad(file.name, getattr(error, "message", str(error)))
+    for name in sorted(told.metadata.keys() - seen) if way == "metadata" else ():
+        yield Bad(name, f"metadata names this file, but there is no such {one}")
+    if not seen:
+        raise DataError(f"There are no {one}s in {path}.", f"Looked for {', '.join(include)}.")
 
 
 def what_is_told(

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import Field
 
-from genwright.core import Bad, DataError, FilePath, Row
+from genwright.core import Bad, FilePath, Row
 from genwright.core import Settings as Base
-from genwright.data.beside import MISSING, Way, content, files_called, metadata_rows, what_is_told
-from genwright.data.files import BROKEN, File, read_text
+from genwright.data.beside import Way, content, metadata_rows, rows_told, what_is_told
+from genwright.data.files import File, read_text
 from genwright.media.sound import LIMITS
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "manifest.json", "manifest.jsonl", "train_manifest.json")
@@ -37,29 +37,13 @@ def read(settings: Settings) -> Iterator[Row | Bad]:
     there are no sounds.
     """
     told = what_is_told(settings.path, settings.transcripts, metadata=_METADATA, texts=_TEXTS, rows=_rows)
-    yield from told.bad
-    way = told.way(settings.transcripts)
-    seen = set[str]()
     folder = settings.path if settings.path.is_dir() else None
-    for file in files_called(settings.path, settings.include):
-        if isinstance(file, Bad):
-            yield file
-            continue
-        seen.add(file.name)
-        fields = told.of(file.name, way)
-        if fields is None:
-            yield Bad(file.name, f"no words: there is {MISSING[way]}")
-            continue
-        try:
-            audio = content(file, folder, LIMITS.bytes)
-        except BROKEN as error:
-            yield Bad(file.name, str(error))
-            continue
-        yield Row(file.name, _row(fields, settings) | {"audio": audio})
-    for name in sorted(told.metadata.keys() - seen) if way == "metadata" else ():
-        yield Bad(name, "metadata names this file, but there is no such sound")
-    if not seen:
-        raise DataError(f"There are no sounds in {settings.path}.", f"Looked for {', '.join(settings.include)}.")
+
+    def made(file: File, fields: dict[str, Any]) -> dict[str, Any]:
+        return _row(fields, settings) | {"audio": content(file, folder, LIMITS.bytes)}
+
+    wanted, include = settings.transcripts, settings.include
+    yield from rows_told(told, wanted, settings.path, include, made, one="sound", words="words")
 
 
 def _row(fields: dict[str, Any], settings: Settings) -> dict[str, Any]:

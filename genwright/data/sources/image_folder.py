@@ -10,8 +10,8 @@ from pydantic import Field
 
 from genwright.core import Bad, DataError, FilePath, Row
 from genwright.core import Settings as Base
-from genwright.data.beside import MISSING, Way, content, files_called, what_is_told
-from genwright.data.files import BROKEN, File, read_text
+from genwright.data.beside import Way, content, rows_told, what_is_told
+from genwright.data.files import File, read_text
 from genwright.media.apart import open_given
 from genwright.media.picture import LIMITS, encoded
 
@@ -49,29 +49,13 @@ def read(settings: Settings) -> Iterator[Row | Bad]:
     when there are no pictures.
     """
     told = what_is_told(settings.path, settings.captions, metadata=_METADATA, texts=_TEXTS)
-    yield from told.bad
-    way = told.way(settings.captions)
-    seen = set[str]()
     folder = settings.path if settings.path.is_dir() else None
-    for file in files_called(settings.path, settings.include):
-        if isinstance(file, Bad):
-            yield file
-            continue
-        seen.add(file.name)
-        fields = told.of(file.name, way)
-        if fields is None:
-            yield Bad(file.name, f"no caption: there is {MISSING[way]}")
-            continue
-        try:
-            image = _image(file, folder, settings.svg_size)
-        except (DataError, *BROKEN) as error:
-            yield Bad(file.name, getattr(error, "message", str(error)))
-            continue
-        yield Row(file.name, _row(fields, settings) | {"image": image})
-    for name in sorted(told.metadata.keys() - seen) if way == "metadata" else ():
-        yield Bad(name, "metadata names this file, but there is no such picture")
-    if not seen:
-        raise DataError(f"There are no pictures in {settings.path}.", f"Looked for {', '.join(settings.include)}.")
+
+    def made(file: File, fields: dict[str, Any]) -> dict[str, Any]:
+        return _row(fields, settings) | {"image": _image(file, folder, settings.svg_size)}
+
+    wanted, include = settings.captions, settings.include
+    yield from rows_told(told, wanted, settings.path, include, made, one="picture", words="caption")
 
 
 def _row(fields: dict[str, Any], settings: Settings) -> dict[str, Any]:
