@@ -83,6 +83,7 @@ class Card(BaseModel):
     format: Literal["gguf", "hf", "files"] = "files"
     engine: str = Field("", description="Engine that tunes it; the machine chooses the one that serves it")
     abilities: tuple[str, ...] = Field((), description="Tasks that `engine` does with it")
+    needs: tuple[str, ...] = Field((), description="Cards that are fetched with it, for it answers by their help")
     files: tuple[CardFile, ...] = Field(min_length=1)
     read: dict[str, Any] = Field(
         {}, description="For datasets: a source choice; `path` is filled in with the fetched file"

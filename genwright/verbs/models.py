@@ -56,7 +56,8 @@ class Known:
 
 
 def pull(card: Card | str, *, accept: Accept = False, tell: Tell = SILENT, given: Path | None = None) -> Path:
-    """Fetch a card's files; returns their folder in the store. What is there already is checked and kept.
+    """Fetch a card's files; returns their folder in the store. What is there already is checked and kept. Cards that it
+    needs are fetched after it.
 
     `accept` says yes to terms that must be accepted, or is asked with the card. `given` is a file brought by hand.
     Raises UsageError (no such card, terms not accepted) or ModelError (nothing answered, wrong hash, disk full …).
@@ -71,7 +72,10 @@ def pull(card: Card | str, *, accept: Accept = False, tell: Tell = SILENT, given
         note_acceptance(card)
     if not card.is_here:
         tell.note(f"{card.title}: {card.licence}. {card.notice}".strip())
-    return fetch(card, tell=tell, given=given)
+    folder = fetch(card, tell=tell, given=given)
+    for name in card.needs:
+        pull(name, accept=accept, tell=tell)
+    return folder
 
 
 def list_models() -> list[Known]:
@@ -178,9 +182,10 @@ def seal(folder: Path) -> dict[str, str]:
 def _card(card: Card, may_fetch: bool, accept: Accept, tell: Tell) -> Located:
     if card.kind != "model":
         raise UsageError(f"{card.name} is a dataset, not a model.", f"Use it as `data: {card.name}`.")
-    if not card.is_here:
+    missing = [one for one in (card, *map(find_card, card.needs)) if not one.is_here]
+    if missing:
         if not may_fetch:
-            raise ModelError(f"{card.title} has not been fetched.", f"Run `genwright models pull {card.name}`.")
+            raise ModelError(f"{missing[0].title} has not been fetched.", f"Run `genwright models pull {card.name}`.")
         pull(card, accept=accept, tell=tell)
     for file in card.files:
         got = sha256_of(card.folder / file.name)

@@ -80,6 +80,17 @@ def test_what_ships_with_genwright_is_a_source_too(tmp_path, monkeypatch):
         pull(missing)
 
 
+def test_what_a_card_needs_is_fetched_with_it(tmp_path):
+    (tmp_path / "x").write_bytes(WORDS)
+    helper, helper_path = card_of(tmp_path, f"file:{tmp_path}/x", name="helper")
+    card, path = card_of(tmp_path, f"file:{tmp_path}/x", needs=[helper_path])
+    assert locate(path).card == card
+    assert helper.is_here
+    remove(helper_path)
+    with pytest.raises(ModelError, match="has not been fetched"):
+        locate(path, may_fetch=False)
+
+
 def test_parts_are_put_together(tmp_path):
     wheel(tmp_path / "1.whl", {"p": WORDS[:100]})
     wheel(tmp_path / "2.whl", {"p": WORDS[100:]})
