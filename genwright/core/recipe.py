@@ -214,7 +214,9 @@ class Recipe(BaseModel):
     refine: list[Annotated[Chosen, Pick("refiners")]] = Field([], description="What is done to the rows, in order")
     task: Annotated[Chosen, Pick("tasks")] = Field(description="What is asked and answered")
     model: ModelChoice = Field(description="What we start from")
-    method: Annotated[Chosen, Pick("methods")] = Field("lora", validate_default=True, description="What is trainable")
+    method: Annotated[Chosen, Pick("methods")] = Field(
+        "lora", validate_default=True, description="What is trainable; of random weights all, if nothing is said"
+    )
     objective: Annotated[Chosen, Pick("objectives")] | None = Field(
         None, description="What is minimised; null is the task's own"
     )
@@ -237,6 +239,15 @@ class Recipe(BaseModel):
     executor: Annotated[Chosen, Pick("executors")] = Field(
         "local", validate_default=True, description="Where the tuning runs"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _random_weights_are_all_trained(cls, fields: Any) -> Any:
+        model = fields.get("model") if isinstance(fields, dict) else None
+        if not isinstance(model, Mapping) or model.get("source"):
+            return fields
+        begins = "config" in model or "config" in (model.get("options") or {})
+        return {"method": "full", **fields} if begins else fields
 
     @classmethod
     def load(

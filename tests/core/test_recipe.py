@@ -70,6 +70,16 @@ def test_extending_is_one_level(write):
         Recipe.load(write({"extends": "b.yaml"}))
 
 
+@pytest.mark.parametrize(("model", "method"), [
+    ({"config": {"size": 8}}, "full"), ({"engine": "flow_image", "options": {"config": {"size": 8}}}, "full"),
+    ({"source": "smollm2-135m-instruct", "config": {}}, "lora"), ("smollm2-135m-instruct", "lora"),
+])  # fmt: skip
+def test_random_weights_are_all_trained_unless_something_else_is_said(model, method):
+    fields = {"data": "rows.jsonl", "task": "chat", "model": model}
+    assert Recipe.from_dict(fields).method.name == method
+    assert Recipe.from_dict(fields | {"method": "ia3"}).method.name == "ia3"
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [("a: [", "not YAML"), ("- a", "not a mapping"), (b"\xff\xfe\x00", "cannot be read"), (None, "is not there")],

@@ -182,7 +182,7 @@ def test_the_index_gives_the_same_clusters_in_any_batches_and_when_it_grows():
     assert sum(c != [i] for i, c in enumerate(whole)) > 1800
 
 
-# -- words that are not wanted -------------------------------------------------------------------------------------------
+# -- words that are not wanted -----------------------------------------------------------------------------------------
 
 
 def test_rows_with_unwanted_words_go():
@@ -190,7 +190,12 @@ def test_rows_with_unwanted_words_go():
             pair("the house on fire", "w"), pair("一个男人", "v")]  # fmt: skip
     kept, report = refine("without_words", rows, words=["man", "o’clock", "on fire", "男人"])
     assert answers(kept) == ["A man", "z"]
-    assert [reason for _, reason in report.dropped] == ["holds 'man'", "holds 'o’clock'", "holds 'on fire'", "holds '男人'"]
+    assert [reason for _, reason in report.dropped] == [
+        "holds 'man'",
+        "holds 'o’clock'",
+        "holds 'on fire'",
+        "holds '男人'",
+    ]
     assert answers(refine("without_words", rows[:2], words=["man"], on="answer")[0]) == ["x"]
     assert len(refine("without_words", rows)[0]) == len(rows)
 

@@ -16,6 +16,7 @@ from genwright.core import (
     Batched,
     Dataset,
     Example,
+    Judged,
     Learner,
     ModelError,
     Part,
@@ -26,6 +27,8 @@ from genwright.core import (
     Unlearnable,
     UsageError,
     assistant,
+    choose,
+    find_card,
     user,
 )  # fmt: skip
 from genwright.engines import whisper
@@ -38,6 +41,7 @@ CONFIG = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_atte
           "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_source_positions": 50,
           "max_target_positions": 24}  # fmt: skip
 TOKENIZER = {"train": "bpe", "vocab_size": 280}
+HIBARI = find_card("hibari")
 SAID = ["low mid", "mid high", "high low", "high high mid", "low", "mid mid low"]
 
 
@@ -258,6 +262,35 @@ def test_a_killed_training_ends_in_the_same_model(rows, tmp_path, method):
     assert json.loads((again.model / "genwright.json").read_text())["engine"] == "whisper"
     opened = whisper.load(again.model, whisper.Settings())
     assert opened.loss(opened.collate([opened.encode(rows[0])])).item() > 0
+
+
+@pytest.mark.skipif(not HIBARI.is_here, reason="needs `genwright models pull hibari`")
+@pytest.mark.weights
+def test_seconds_of_learning_hear_digits_where_counting_can_only_guess(tmp_path):
+    """A voice says ten digits, eight times at some speed for learning and twice at others, with a little noise."""
+    said: list[Example] = []
+    for seed in range(10):
+        voice = {"source": "spoken", "phrases": ["{zero|one|two|three|four|five|six|seven|eight|nine}"], "count": 10,
+                 "seed": seed, "slow": 0.8, "fast": 1.25, "rate": 8000, "noise": 0.003,
+                 "path": str(HIBARI.folder)}  # fmt: skip
+        for one in choose("sources", voice, key="source")():
+            path = tmp_path / f"{len(said)}.flac"
+            path.write_bytes(one.fields["audio"])
+            said.append(Example((user(Part("audio", path=path)), assistant(one.fields["text"]))))
+    made = Recipe.from_dict({
+        "name": "digits", "data": {"source": "jsonl", "path": "digits.jsonl"}, "task": "transcribe",
+        "model": {"config": CONFIG | {"d_model": 64, "encoder_ffn_dim": 256, "decoder_ffn_dim": 256},
+                  "tokenizer": TOKENIZER},
+        "train": {"rows_per_batch": 16, "tokens_per_pass": 4096, "learning_rate": 3e-3, "warmup": 20,
+                  "schedule": "cosine", "max_steps": 220, "epochs": 99, "evaluate_every": 220, "threads": 1},
+    })  # fmt: skip
+    run = tune(made, Run.create(made, tmp_path / "run"), Prepared(Dataset(said[:80]), Dataset(said[80:])))
+    told = dict(whisper.load(run.model, whisper.Settings()).generate_many([asked(one) for one in said[80:]]))
+    wer = choose("metrics", "wer")
+    heard = wer([Judged(one, answer=told[number]) for number, one in enumerate(said[80:])])
+    guessed = wer([Judged(one, answer=assistant("one")) for one in said[80:]])
+    assert guessed.value == 0.9
+    assert heard.value <= 0.3
 
 
 # -- what it refuses -------------------------------------------------------------------------------------------------
