@@ -28,7 +28,7 @@ from genwright.nn.abc_options import AbcConfig, TuneOptions
 from genwright.nn.abc_writing import Wish, write
 from genwright.nn.loop import fit
 
-from .tiny import Log, digest
+from .tiny import Log, digest, goes_on_bit_equal
 from .tunes import CONFIG, KESH, STEPS, model, rows
 
 TRAIN = Train(tokens_per_batch=512, tokens_per_pass=256, learning_rate=5e-3, max_steps=6, dtype="float32", threads=1,
@@ -77,27 +77,10 @@ def test_it_learns_what_counting_does_not(taught: AbcLM) -> None:
 
 
 def test_a_killed_training_goes_on_bit_equal(tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
+    def taught(name: str, learner: AbcLM) -> Log:
+        return teach(tmp_path / name, learner, rows(), rows()[:2])
 
-    whole, broken = model(), model()
-    log = teach(tmp_path / "whole", whole, rows(), rows()[:2])
-    loss, calls = broken.loss, list[Any]()
-
-    def dies(batch: Any, **more: Any) -> Any:
-        calls.append(batch)
-        if broken.module.training and len(calls) > 9:
-            raise Killed
-        return loss(batch, **more)
-
-    broken.loss = dies  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        teach(tmp_path / "broken", broken, rows(), rows()[:2])
-    again = model(seed=9)
-    resumed = teach(tmp_path / "broken", again, rows(), rows()[:2])
-    assert resumed["tune.resume"][0]["step"] >= 2
-    assert digest(again.module) == digest(whole.module)
-    assert resumed.losses == log.losses
+    goes_on_bit_equal(taught, model(), model(), model(seed=9))
 
 
 def test_half_of_the_rows_are_taught_in_other_keys() -> None:

@@ -37,7 +37,7 @@ from genwright.nn.token_counts import TokenCounts
 from genwright.nn.told import told_of
 
 from .shapes import SIZE, rows
-from .tiny import Log, digest
+from .tiny import Log, digest, goes_on_bit_equal
 
 CONFIG: dict[str, Any] = {"size": SIZE, "grid": 4, "levels": (4, 4, 4), "picture_width": 16, "picture_depth": 1,
                           "width": 32, "depth": 2, "heads": 2, "text_encoder": "learned", "words": 256,
@@ -114,30 +114,13 @@ def test_one_batch_is_learned_by_heart(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_goes_on_bit_equal(tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
     train, held_out = rows(tmp_path / "p", without=UNSEEN), rows(tmp_path / "p", without=UNSEEN, only=True)
     objective = {"name": "image_tokens", "augment": 0.5}
-    whole, broken = model(), model()
-    log = teach(tmp_path / "whole", whole, train, held_out, objective=objective)
-    losses, calls = broken.losses, []
 
-    def dies(batch: Any, **more: Any) -> Any:
-        calls.append(batch)
-        if broken.module.training and len(calls) > 9:
-            raise Killed
-        return losses(batch, **more)
+    def taught(name: str, learner: VqImage) -> Log:
+        return teach(tmp_path / name, learner, train, held_out, objective=objective)
 
-    broken.losses = dies  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        teach(tmp_path / "broken", broken, train, held_out, objective=objective)
-    again = model(seed=9)
-    resumed = teach(tmp_path / "broken", again, train, held_out, objective=objective)
-    assert resumed["tune.resume"][0]["step"] >= 3
-    assert digest(again.module) == digest(whole.module)
-    assert resumed.losses == log.losses
-    assert [e["held_out_loss"] for e in resumed["look"]] == [e["held_out_loss"] for e in log["look"]]
+    goes_on_bit_equal(taught, model(), model(), model(seed=9), dies_in="losses", resumes=3)
 
 
 def test_words_change_nothing_about_the_tokens(tmp_path: Path, taught: VqImage) -> None:

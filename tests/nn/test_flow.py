@@ -34,7 +34,7 @@ from genwright.nn.loop import fit
 from genwright.nn.pixels import augmented, noise_of, to_bytes
 
 from .shapes import CONFIG, SIZE, drawn, model, rows
-from .tiny import Log, digest
+from .tiny import Log, digest, goes_on_bit_equal
 
 TRAIN = Train(rows_per_batch=16, tokens_per_pass=256, learning_rate=3e-3, max_steps=12, ema=0.9, dtype="float32",
               threads=1, checkpoint_every=4, betas=(0.9, 0.95))  # fmt: skip
@@ -151,30 +151,13 @@ def test_one_batch_is_learned_by_heart(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_goes_on_bit_equal(tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
     train, held_out = rows(tmp_path / "p", without=UNSEEN), rows(tmp_path / "p", without=UNSEEN, only=True)
     objective = choose("objectives", {"name": "flow", "augment": 0.5})
-    whole, broken = model(), model()
-    log = teach(tmp_path / "whole", whole, train, held_out, objective=objective)
-    loss, calls = broken.loss, []
 
-    def dies(batch: Any, **more: Any) -> Any:
-        calls.append(batch)
-        if broken.module.training and len(calls) > 9:
-            raise Killed
-        return loss(batch, **more)
+    def taught(name: str, learner: FlowImage) -> Log:
+        return teach(tmp_path / name, learner, train, held_out, objective=objective)
 
-    broken.loss = dies  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        teach(tmp_path / "broken", broken, train, held_out, objective=objective)
-    again = model(seed=9)
-    resumed = teach(tmp_path / "broken", again, train, held_out, objective=objective)
-    assert resumed["tune.resume"][0]["step"] >= 4
-    assert digest(again.module) == digest(whole.module)
-    assert resumed.losses == log.losses
-    assert [e["held_out_loss"] for e in resumed["look"]] == [e["held_out_loss"] for e in log["look"]]
+    goes_on_bit_equal(taught, model(), model(), model(seed=9), resumes=4)
 
 
 def test_every_look_has_the_same_noise(tmp_path: Path) -> None:

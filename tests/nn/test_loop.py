@@ -17,7 +17,20 @@ from genwright.core.plugin import Chosen
 from genwright.nn import checkpoint as disk
 from genwright.nn.loop import Outcome, fit, rewind_events
 
-from .tiny import Example, Log, Objective, Regularizer, Tiny, assistant, digest, plain_loss, rows, settings, user
+from .tiny import (
+    Example,
+    Killed,
+    Log,
+    Objective,
+    Regularizer,
+    Tiny,
+    assistant,
+    digest,
+    plain_loss,
+    rows,
+    settings,
+    user,
+)
 
 TRAIN, HELD_OUT = rows(60), rows(20, seed=1)
 
@@ -29,10 +42,6 @@ def teach(folder: Path, *, learner: Any = None, objective: Any = None, regulariz
     outcome = fit(learner, train, held_out, objective=objective or Objective(), regularizers=regularizers,
                   settings=settings(**changes), seed=seed, folder=folder, log=log, **(given or {}))  # fmt: skip
     return learner, outcome, log
-
-
-class Killed(BaseException):
-    """Stands for kill -9 in one process: nothing in the loop may catch it."""
 
 
 def killed_at(step: int) -> Objective:

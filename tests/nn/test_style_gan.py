@@ -34,7 +34,7 @@ from genwright.nn.style_gan import StyleGan
 from genwright.nn.style_options import StyleConfig, StyleOptions
 
 from .shapes import SIZE, rows
-from .tiny import Log, digest
+from .tiny import Log, digest, goes_on_bit_equal
 
 CONFIG: dict[str, Any] = {"size": SIZE, "width": 16, "capacity": 192, "latent": 16, "mapping": 2, "noise": True,
                           "text_encoder": "learned", "words": 256}  # fmt: skip
@@ -144,29 +144,12 @@ def test_passes_of_any_size_make_the_same_step(per_pass: int, tmp_path: Path) ->
 
 
 def test_a_killed_run_goes_on_bit_equal(tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
     train, held_out = rows(tmp_path / "p")[:-8], rows(tmp_path / "p")[-8:]
-    whole, broken = model(), model()
-    log = teach(tmp_path / "whole", whole, train, held_out, tokens_per_pass=32)
-    game, calls = broken.game, []
 
-    def dies(batch: Any, **more: Any) -> Any:
-        calls.append(batch)
-        if broken.module.training and len(calls) > 9:
-            raise Killed
-        return game(batch, **more)
+    def taught(name: str, learner: StyleGan) -> Log:
+        return teach(tmp_path / name, learner, train, held_out, tokens_per_pass=32)
 
-    broken.game = dies  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        teach(tmp_path / "broken", broken, train, held_out, tokens_per_pass=32)
-    again = model(seed=9)
-    resumed = teach(tmp_path / "broken", again, train, held_out, tokens_per_pass=32)
-    assert resumed["tune.resume"][0]["step"] >= 2
-    assert digest(again.module) == digest(whole.module)
-    assert resumed.losses == log.losses
-    assert [e["held_out_loss"] for e in resumed["look"]] == [e["held_out_loss"] for e in log["look"]]
+    log = goes_on_bit_equal(taught, model(), model(), model(seed=9), dies_in="game")
     assert {"critic", "painter", "told_apart", "slope_true", "slope_painted"} == set(log["step"][0]["figures"])
 
 

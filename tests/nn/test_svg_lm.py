@@ -35,7 +35,7 @@ from genwright.nn.svg_options import DrawingOptions, SvgConfig
 from genwright.nn.svg_writing import Wish, write
 
 from .drawings import CONFIG, model, rows
-from .tiny import Log, digest
+from .tiny import Log, digest, goes_on_bit_equal
 
 TRAIN = Train(tokens_per_batch=128, tokens_per_pass=96, learning_rate=5e-3, max_steps=12, dtype="float32", threads=1,
               checkpoint_every=4, betas=(0.9, 0.95), dropout=0.1)  # fmt: skip
@@ -152,29 +152,12 @@ def test_one_batch_is_learned_by_heart_and_written_again(tmp_path: Path) -> None
 
 
 def test_a_killed_run_goes_on_bit_equal(tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
     train, held_out = rows(tmp_path / "d", without=UNSEEN), rows(tmp_path / "d", without=UNSEEN, only=True)
-    whole, broken = model(), model()
-    log = teach(tmp_path / "whole", whole, train, held_out)
-    loss, calls = broken.loss, []
 
-    def dies(batch: Any, **more: Any) -> Any:
-        calls.append(batch)
-        if broken.module.training and len(calls) > 20:
-            raise Killed
-        return loss(batch, **more)
+    def taught(name: str, learner: SvgLM) -> Log:
+        return teach(tmp_path / name, learner, train, held_out)
 
-    broken.loss = dies  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        teach(tmp_path / "broken", broken, train, held_out)
-    again = model(seed=9)
-    resumed = teach(tmp_path / "broken", again, train, held_out)
-    assert resumed["tune.resume"][0]["step"] >= 4
-    assert digest(again.module) == digest(whole.module)
-    assert resumed.losses == log.losses
-    assert [e["held_out_loss"] for e in resumed["look"]] == [e["held_out_loss"] for e in log["look"]]
+    goes_on_bit_equal(taught, model(), model(), model(seed=9), after=20, resumes=4)
 
 
 def test_a_model_of_seconds_beats_counting_words_on_drawings_it_has_not_seen(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from genwright.nn.wavenet_options import HOP, SoundOptions, WaveNetConfig
 from genwright.nn.wavenet_rows import windows
 from genwright.nn.wavenet_sampling import Queues, Wish, draw
 
-from .tiny import Log, digest
+from .tiny import Log, digest, goes_on_bit_equal
 
 TINY: dict[str, Any] = {"channels": 12, "skip": 16, "depth": 5, "cycles": 2, "told": 8, "crop": 512}
 TRAIN = Train(tokens_per_batch=1024, tokens_per_pass=512, learning_rate=5e-3, max_steps=6, dtype="float32", threads=1,
@@ -239,29 +239,15 @@ def test_windows_together_are_as_one_sound_whole(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_goes_on_bit_equal(tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
     train, held_out = rows(tmp_path / "d"), rows(tmp_path / "e", 2)
-    whole, broken, again = (model(seed, local="notes") for seed in (0, 0, 9))
-    for learner in (whole, broken, again):
+    learners = [model(seed, local="notes") for seed in (0, 0, 9)]
+    for learner in learners:
         learner.survey(train)
-    log, loss, calls = teach(tmp_path / "whole", whole, train, held_out), broken.loss, []
 
-    def dies(batch: Any, **more: Any) -> Any:
-        calls.append(batch)
-        if broken.module.training and len(calls) > 12:
-            raise Killed
-        return loss(batch, **more)
+    def taught(name: str, learner: WaveNetLearner) -> Log:
+        return teach(tmp_path / name, learner, train, held_out)
 
-    broken.loss = dies  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        teach(tmp_path / "broken", broken, train, held_out)
-    resumed = teach(tmp_path / "broken", again, train, held_out)
-    assert resumed["tune.resume"][0]["step"] >= 2
-    assert digest(again.module) == digest(whole.module)
-    assert resumed.losses == log.losses
-    assert [e["held_out_loss"] for e in resumed["look"]] == [e["held_out_loss"] for e in log["look"]]
+    goes_on_bit_equal(taught, *learners, after=12)
 
 
 def test_seconds_of_learning_beat_counting_and_linear_prediction_on_sounds_it_has_not_heard(tmp_path: Path) -> None:

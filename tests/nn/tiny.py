@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,3 +167,35 @@ def digest(module: nn.Module) -> str:
     import hashlib
 
     return hashlib.sha256(b"".join(t.numpy().tobytes() for t in module.state_dict().values())).hexdigest()
+
+
+class Killed(BaseException):
+    """Stands for kill -9 in one process: nothing in the loop may catch it."""
+
+
+def goes_on_bit_equal(
+    teach: Callable[[str, Any], Log], whole: Any, broken: Any, again: Any, *, dies_in: str = "loss", after: int = 9,
+    resumes: int = 2,
+) -> Log:  # fmt: skip
+    """Three models with the same weights but for the last, whose weights must not count: one is taught without a break,
+    one dies in its call of `dies_in` number `after`, and the last goes on from there, to the same bits. `teach` takes a
+    folder's name and a model. Returns the unbroken log."""
+    import pytest
+
+    log, called, calls = teach("whole", whole), getattr(broken, dies_in), list[Any]()
+
+    def dies(batch: Any, **more: Any) -> Any:
+        calls.append(batch)
+        if broken.module.training and len(calls) > after:
+            raise Killed
+        return called(batch, **more)
+
+    setattr(broken, dies_in, dies)
+    with pytest.raises(Killed):
+        teach("broken", broken)
+    resumed = teach("broken", again)
+    assert resumed["tune.resume"][0]["step"] >= resumes
+    assert digest(again.module) == digest(whole.module)
+    assert resumed.losses == log.losses
+    assert [e["held_out_loss"] for e in resumed["look"]] == [e["held_out_loss"] for e in log["look"]]
+    return log
