@@ -10,6 +10,9 @@ from pydantic import Field
 
 from genwright.core import SILENT, Tell, UsageError
 from genwright.nn.options import ModelSettings
+from genwright.nn.weights import PACKED
+
+known_by = PACKED  # a folder that holds CTranslate2's file is opened by this engine: of its networks we know Whisper
 
 
 class Settings(ModelSettings):
@@ -21,6 +24,12 @@ class Settings(ModelSettings):
         pattern=r"^[a-z]{2,3}$",
         description="Of rows and requests that name none, where the vocabulary has several",
     )
+    window: float = Field(
+        0,
+        ge=0,
+        le=30,
+        description="Seconds that are heard at once, a fiftieth exactly; fewer cost less, 0 is what the network was made for",
+    )
     hide_frames: int = Field(
         0, ge=0, description="In training, up to so many frames (10 ms) are hidden at two places of each sound"
     )
@@ -30,10 +39,12 @@ class Settings(ModelSettings):
 
 
 def load(
-    source: Path | None, settings: Settings, *, seed: int = 0, texts: Iterable[str] | None = None, tell: Tell = SILENT
-) -> Any:
-    """A `nn.whisper.Listener` from the folder of the card whisper-base; a `nn.whisper_learner.Scribe` from a folder in
-    transformers' layout, from a run, or with random weights by `settings.config`.
+    source: Path | None, settings: Settings, *, seed: int = 0, texts: Iterable[str] | None = None, tell: Tell = SILENT,
+    purpose: str = "answer",
+) -> Any:  # fmt: skip
+    """A `nn.whisper_learner.Scribe` from a folder in transformers' layout, from a run, or with random weights by
+    `settings.config`. From a folder in CTranslate2's form, as the card whisper-base is, a Scribe too when the `purpose`
+    is "tune"; to "answer" its quick runtime, a `nn.whisper.Listener`.
 
     Raises UsageError without a source and a config, ModelError for another folder, MissingExtra without the libraries.
     """
@@ -42,7 +53,7 @@ def load(
             "There is no speech model to begin with.",
             "Name the card whisper-base, or give a config for random weights: {d_model: 192, encoder_layers: 4, …}.",
         )
-    if source is None or any(source.glob("*.safetensors")):
+    if source is None or purpose == "tune" or any(source.glob("*.safetensors")):
         from genwright.nn.whisper_learner import open_scribe
 
         return open_scribe(source, settings, seed=seed, texts=texts, tell=tell)

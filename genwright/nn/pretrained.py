@@ -25,7 +25,16 @@ from genwright.nn.packing import Packed
 from genwright.nn.quantised import quantise_layers, quantised_as, restore_layers
 from genwright.nn.text import make_ready, open_tokenizer
 from genwright.nn.tokenizer_training import train_tokenizer
-from genwright.nn.weights import MANIFEST, check_model_folder, parameters_in, read_json, weight_files, weights_digest
+from genwright.nn.weights import (
+    MANIFEST,
+    PACKED,
+    check_model_folder,
+    is_packed,
+    parameters_in,
+    read_json,
+    weight_files,
+    weights_digest,
+)  # fmt: skip
 
 _NEW_HEADS = ("classifier", "head", "score", "pooler", "bert.pooler", "pre_classifier")
 _OLDER_KEYS = {  # keys of older config.json files that the classes still read -> the key that they became
@@ -206,6 +215,8 @@ def open_pretrained(
     if settings.config:
         raise UsageError("A model has either a source or a config for random weights, not both.", "Leave one out.")
     folder = model_folder(source, tell=tell)
+    if is_packed(folder):
+        return _unpacked(kind, folder, settings, auto, texts, framed)
     config = check_model_folder(folder)
     if "peft_type" in config or (folder / "adapter_config.json").is_file():
         return _adapted(kind, folder, settings, auto=auto, seed=seed, tell=tell, **more)
@@ -314,6 +325,23 @@ def _weights(folder: Path, settings: ModelSettings, auto: str, seed: int, more: 
     _all_there(folder, report)
     module.config._name_or_path = ""  # else the path on this machine would be saved with the model
     return _take_packed(module)
+
+
+def _unpacked(kind: Callable[..., Any], folder: Path, settings: ModelSettings, auto: str, texts: Iterable[str] | None,
+              framed: bool) -> Any:  # fmt: skip
+    """A learner out of a model in CTranslate2's form, converted in memory; it knows its base by that file's sha256."""
+    from genwright.nn.whisper_weights import packaged_whisper
+
+    if auto != "AutoModelForSpeechSeq2Seq":
+        raise ModelError(
+            f"{folder} holds a model in CTranslate2's form, of which only a Whisper can be taught, by task transcribe.",
+            "Give the safetensors or GGUF form of the model.",
+        )
+    tokenizer = _tokenizer(settings, folder / "tokenizer.json", texts, framed)
+    dtype = weight_dtype(settings, (folder / PACKED).stat().st_size // 2)  # float16 is the usual form
+    learner = kind(packaged_whisper(folder, tokenizer, dtype), tokenizer, settings)
+    learner.base_reference = {"sha256": weights_digest(folder)}
+    return learner
 
 
 def _all_there(folder: Path, report: Any) -> None:

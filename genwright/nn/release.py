@@ -54,7 +54,12 @@ class Tuned:
         from .pretrained import Pretrained, open_pretrained
 
         settings = ModelSettings(dtype="float32")
-        return open_pretrained(Pretrained, self.folder, settings, auto=kinds[engine], seed=0, texts=None)
+        learner = open_pretrained(Pretrained, self.folder, settings, auto=kinds[engine], seed=0, texts=None)
+        if window := self.facts.get("window"):
+            from .whisper_learner import shorten
+
+            shorten(learner.module, window)
+        return learner
 
     def merged(self) -> Any:
         """The same with its adapter merged. Raises UsageError for methods without a merged form (prefix, prompt)."""

@@ -23,6 +23,8 @@ from genwright.core.model import Request
 from genwright.core.plugin import did_you_mean
 from genwright.media.sound import Sound, log_mel, open_sound
 
+from .ctranslate2_file import check_whisper, read_ctranslate2
+from .weights import PACKED, card_folder
 from .whisper_options import ListenOptions
 
 RATE = 16_000
@@ -75,6 +77,7 @@ class Listener:
             raise MissingExtra("ctranslate2", "speech") from None
         if not (folder / "model.bin").is_file():
             raise ModelError(f"{folder} holds no model.bin.", "Run `genwright models pull whisper-base`.")
+        check_whisper(read_ctranslate2(folder / PACKED))
         self.folder, self._library = folder, ctranslate2
         self._network: Any = ctranslate2.models.Whisper(
             str(folder), device="cpu", compute_type="int8", intra_threads=threads
@@ -319,8 +322,10 @@ class Listener:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        path = str(self.folder / "silero_vad.onnx")
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        path = self.folder / "silero_vad.onnx"
+        if not path.is_file():  # a Whisper of one's own has none beside it
+            path = card_folder("whisper-base") / path.name
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     # -- tokens ------------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from .attention import bare
 from .encoder_decoder import EncoderDecoder, Group, PairedSteps, Pairs, grouped, padded
 from .packing import IGNORE
 from .pretrained import open_pretrained
+from .weights import MANIFEST, read_json
 from .whisper import RATE, features_of, quiet_after
 from .whisper_options import ScribeOptions
 
@@ -59,7 +60,8 @@ class Scribe(EncoderDecoder):
         self.bands, self.positions = int(config.num_mel_bins), int(config.max_source_positions)
         self.known = tokenizer.get_vocab()
         special = set(tokenizer.get_added_vocab().values()) | set(tokenizer.all_special_ids)
-        self.silent = sorted(special - set(self.ends))  # tokens that are no words
+        unnamed = range(len(tokenizer), int(config.vocab_size))  # times, in a packaged vocabulary
+        self.silent = sorted({*special, *unnamed} - set(self.ends))  # tokens that are no words
 
     @property
     def frames(self) -> int:
@@ -237,6 +239,10 @@ class Scribe(EncoderDecoder):
 
     # -- keeping -------------------------------------------------------------------------------------------------------
 
+    def facts(self) -> dict[str, Any]:
+        """Beside the usual how many seconds are heard at once: an adapter's base may hear more."""
+        return super().facts() | {"window": self.positions / 50}
+
     def save(self, folder: Path) -> None:
         """As every pretrained model; beside it how transformers' own extractor, which knows whole seconds, hears as we
         do."""
@@ -251,15 +257,35 @@ class Scribe(EncoderDecoder):
 def open_scribe(
     source: Path | None, settings: Any, *, seed: int, texts: Iterable[str] | None, tell: Tell = SILENT
 ) -> Scribe:
-    """A Scribe from a folder in transformers' layout (full model or adapter) or with random weights by
-    `settings.config`, whose `model_type` is whisper. Raises ModelError or UsageError."""
+    """A Scribe from a folder in transformers' layout (full model or adapter) or in CTranslate2's form, or with random
+    weights by `settings.config`, whose `model_type` is whisper. It hears `settings.window` seconds at once, or as many
+    as a run's manifest says. Raises ModelError or UsageError."""
     if settings.config:
         usual = {"model_type": "whisper", "suppress_tokens": None, "begin_suppress_tokens": None}
         settings = settings.model_copy(update={"config": usual | settings.config})
     learner: Scribe = open_pretrained(
         Scribe, source, settings, auto="AutoModelForSpeechSeq2Seq", seed=seed, texts=texts, tell=tell
     )
+    manifest = source / MANIFEST if source else None
+    kept = read_json(manifest).get("window", 0) if manifest and manifest.is_file() else 0
+    if window := settings.window or kept:
+        learner.positions = shorten(learner.module, window)
     return learner
+
+
+def shorten(module: Any, seconds: float) -> int:
+    """Let a Whisper hear only so many seconds at once: the first of its encoder's positions, which are sines and waves
+    that say only where a frame is. Returns how many are left, 50 a second. Raises UsageError beyond what it has."""
+    inner = bare(module)
+    encoder, positions = inner.get_encoder(), round(seconds * 50)
+    has = encoder.embed_positions.num_embeddings
+    if not 1 <= positions <= has:
+        raise UsageError(f"`window` is {seconds:g} s, but this network hears {has / 50:g} s at once.", "Name fewer.")
+    if positions < has:
+        kept = encoder.embed_positions.weight[:positions].detach().clone()
+        encoder.embed_positions = torch.nn.Embedding.from_pretrained(kept)
+        encoder.max_source_positions = inner.config.max_source_positions = positions
+    return positions
 
 
 def _segment(window: Window, text: str, facts: dict[str, Any]) -> dict[str, Any]:

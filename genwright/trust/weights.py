@@ -1,6 +1,7 @@
 """Weights: which files may hold a model, and whether their headers tell the truth, before anything is allocated.
 
-Only safetensors and GGUF are read. A pickle can run any code when it is opened, so it is refused by its name.
+Only safetensors, GGUF and CTranslate2's model.bin are read. A pickle can run any code when it is opened, so it is
+refused by its name.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.core.errors import ModelError
+from genwright.nn.weights import PACKED, is_packed
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".h5", ".keras", ".msgpack"})
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
@@ -35,10 +37,13 @@ def check_weights(path: Path) -> None:
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder (of a pipeline: of its components' folders), checked.
+    """The safetensors files of a model folder (of a pipeline: of its components' folders), checked; or its model.bin in
+    CTranslate2's form.
 
     Raises ModelError when there are none, or only pickles.
     """
+    if is_packed(folder):  # its one file is looked at by who opens it: nn/ctranslate2_file.py, or the runtime
+        return [folder / PACKED]
     found = sorted(folder.glob("*/*.safetensors" if (folder / "model_index.json").is_file() else "*.safetensors"))
     if not found:
         pickled = sorted(p for p in folder.iterdir() if p.suffix in PICKLES)

@@ -150,8 +150,8 @@ def open_model(
 
     An engine named in the choice is used. Otherwise a run keeps its own; a card's engine does the tasks that the card
     says it can; else the folder's config.json or the task decides. To answer, a GGUF file goes to the `gguf` engine,
-    and so does a run that was exported to GGUF after it was tuned. `texts` are what a tokenizer is made from when the
-    weights are random. Raises UsageError for wrong options, ModelError when loading fails.
+    and so does a run that was exported to GGUF after it was tuned; an engine with two forms of a model is told the
+    purpose. `texts` are what a tokenizer is made from when the weights are random. Raises UsageError for wrong options, ModelError when loading fails.
     """
     choice = ModelChoice.model_validate(choice)
     found = locate(choice.source, accept=accept, tell=tell) if choice.source and not is_remote(choice) else None
@@ -161,11 +161,12 @@ def open_model(
     options = choice.options if found or not choice.source else {"model": choice.source, **choice.options}
     chosen = _chosen(engine, options)
     takes = inspect.signature(chosen.thing).parameters
-    more = {name: value for name, value in {"texts": texts, "tell": tell}.items() if name in takes}
+    given = {"texts": texts, "tell": tell, "purpose": purpose}
+    more = {name: value for name, value in given.items() if name in takes}
     model: Model = chosen.thing(found.path if found else None, chosen.settings, seed=seed, **more)
-    if not getattr(model, "base_reference", None):
-        reference = {"source": choice.source or "", "path": str(found.path) if found else "", "sha256": ""}
-        model.base_reference = reference | ({"sha256": found.sha256} if found else {})  # type: ignore[attr-defined]
+    place = {"path": str(found.path), "sha256": found.sha256} if found else {"path": "", "sha256": ""}
+    known = getattr(model, "base_reference", None) or {}  # what the engine knows better
+    model.base_reference = {"source": choice.source or "", **place, **known}  # type: ignore[attr-defined]
     return model
 
 
