@@ -28,7 +28,7 @@ class Settings(ModelSettings):
         0,
         ge=0,
         le=30,
-        description="Seconds that are heard at once, a fiftieth exactly; fewer cost less, 0 is what the network was made for",
+        description="Seconds that are heard at once; fewer cost less, 0 is what the network was made for",
     )
     hide_frames: int = Field(
         0, ge=0, description="In training, up to so many frames (10 ms) are hidden at two places of each sound"

@@ -63,7 +63,9 @@ def _largest_difference(one: Any, other: Any, rows: list[list[int]], tell: Tell)
     """Row by row, so that no more than one row's logits are held."""
     import torch
 
-    largest = 0.0
+    from genwright.nn.attention import bare
+
+    largest, one = 0.0, bare(one)  # PEFT's own forward passes know words only
     tell.stage("comparing logits", len(rows))
     with torch.no_grad():
         for row in rows:

@@ -35,7 +35,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class PackedModel:
-    """A checked model.bin: `spec` is what kind of network it holds ("WhisperSpec"), in which `revision` of the names."""
+    """A checked model.bin: `spec` is what kind of network it holds (WhisperSpec), in which `revision` of the names."""
 
     path: Path
     spec: str
@@ -95,7 +95,7 @@ def check_whisper(packed: PackedModel) -> None:
     """Raises ModelError for a model that is no Whisper, or one of another layout."""
     if packed.spec != "WhisperSpec":
         raise ModelError(
-            f"{packed.path} holds a {packed.spec!r}, which is no Whisper; of CTranslate2's models only those are opened.",
+            f"{packed.path} holds a {packed.spec!r}, which is no Whisper: no other model of CTranslate2 is read.",
             "To hear, name whisper-base or another Whisper; of a language model give the safetensors or GGUF form.",
         )
     if packed.revision != REVISION:

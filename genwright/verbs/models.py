@@ -151,7 +151,8 @@ def open_model(
     An engine named in the choice is used. Otherwise a run keeps its own; a card's engine does the tasks that the card
     says it can; else the folder's config.json or the task decides. To answer, a GGUF file goes to the `gguf` engine,
     and so does a run that was exported to GGUF after it was tuned; an engine with two forms of a model is told the
-    purpose. `texts` are what a tokenizer is made from when the weights are random. Raises UsageError for wrong options, ModelError when loading fails.
+    purpose. `texts` are what a tokenizer is made from when the weights are random. Raises UsageError for wrong options,
+    ModelError when loading fails.
     """
     choice = ModelChoice.model_validate(choice)
     found = locate(choice.source, accept=accept, tell=tell) if choice.source and not is_remote(choice) else None

