@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import Field
 
 from genwright.core import SILENT, Tell, UsageError
+from genwright.core.packed import PACKED
 from genwright.nn.options import ModelSettings
-from genwright.nn.weights import PACKED
 
 known_by = PACKED  # a folder that holds CTranslate2's file is opened by this engine: of its networks we know Whisper
 

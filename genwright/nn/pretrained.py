@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from genwright.core.errors import ModelError, UsageError
+from genwright.core.packed import PACKED, is_packed
 from genwright.core.plugin import did_you_mean
 from genwright.core.things import SILENT, Tell
 from genwright.nn.attention import bare, packed_hidden, use_packed_attention
@@ -25,16 +26,7 @@ from genwright.nn.packing import Packed
 from genwright.nn.quantised import quantise_layers, quantised_as, restore_layers
 from genwright.nn.text import make_ready, open_tokenizer
 from genwright.nn.tokenizer_training import train_tokenizer
-from genwright.nn.weights import (
-    MANIFEST,
-    PACKED,
-    check_model_folder,
-    is_packed,
-    parameters_in,
-    read_json,
-    weight_files,
-    weights_digest,
-)  # fmt: skip
+from genwright.nn.weights import MANIFEST, check_model_folder, parameters_in, read_json, weight_files, weights_digest
 
 _NEW_HEADS = ("classifier", "head", "score", "pooler", "bert.pooler", "pre_classifier")
 _OLDER_KEYS = {  # keys of older config.json files that the classes still read -> the key that they became

@@ -16,10 +16,10 @@ from typing import Any
 
 from genwright.core.card import find_card
 from genwright.core.errors import ModelError
+from genwright.core.packed import PACKED, is_packed
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".joblib")
 MANIFEST = "genwright.json"
-PACKED = "model.bin"  # CTranslate2's only file of weights
 PIPELINE = "model_index.json"  # of a folder whose components have folders of their own
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,
          "U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "C64": 64, "F4": 4}  # fmt: skip
@@ -87,20 +87,6 @@ def weight_files(folder: Path) -> list[Path]:
     if pickled:
         raise refuse_pickle(folder / pickled[0])
     raise ModelError(f"{folder} holds no weights.", "A model folder has config.json, a tokenizer and *.safetensors.")
-
-
-def is_packed(folder: Path) -> bool:
-    """Whether a folder holds a model in CTranslate2's form alone: no safetensors, and a model.bin that begins as its
-    files do, with a small version and the name of a specification (no pickle begins so)."""
-    path = folder / PACKED
-    if not path.is_file() or any(folder.glob("*.safetensors")):
-        return False
-    with path.open("rb") as file:
-        head = file.read(64)
-    if len(head) < 8:
-        return False
-    version, length = struct.unpack_from("<IH", head)
-    return 0 < version < 100 and head[6 : 6 + length].endswith(b"Spec\0")
 
 
 def refuse_pickle(path: Path) -> ModelError:

@@ -20,11 +20,12 @@ import numpy as np
 from genwright.core.content import Part, user
 from genwright.core.errors import MissingExtra, ModelError, UsageError
 from genwright.core.model import Request
+from genwright.core.packed import PACKED
 from genwright.core.plugin import did_you_mean
 from genwright.media.sound import Sound, log_mel, open_sound
 
 from .ctranslate2_file import check_whisper, read_ctranslate2
-from .weights import PACKED, card_folder
+from .weights import card_folder
 from .whisper_options import ListenOptions
 
 RATE = 16_000

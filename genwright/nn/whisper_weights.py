@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from genwright.core.errors import ModelError
+from genwright.core.packed import PACKED
 
 from .ctranslate2_file import PackedModel, broken, check_whisper, read_ctranslate2
-from .weights import PACKED, read_json
+from .weights import read_json
 
 _CONVERT = "Convert the model with --copy_files tokenizer.json, or put Whisper's tokenizer.json beside it."
 _GELU = 3  # CTranslate2's number of it

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genwright.core.errors import ModelError
-from genwright.nn.weights import PACKED, is_packed
+from genwright.core.packed import PACKED, is_packed
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".h5", ".keras", ".msgpack"})
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
