@@ -58,7 +58,7 @@ _UNITS = {
 _NO_PLURAL = {"hertz", "kilohertz", "megahertz", "gigahertz", "P S I", "R P M"}
 _BEFORE = {
     "Dr": "Doctor", "Mr": "Mister", "Mrs": "Missus", "Ms": "Miz", "Prof": "Professor", "Capt": "Captain",
-    "Gen": "General", "Sen": "Senator", "Gov": "Governor",
+    "Gen": "General", "Sen": "Senator", "Gov": "Governor", "Lt": "Lieutenant", "Sgt": "Sergeant", "Col": "Colonel",
 }  # fmt: skip
 _SHORTENED = {
     "e.g.": "for example", "i.e.": "that is", "etc.": "et cetera", "vs.": "versus", "approx.": "approximately",
@@ -320,6 +320,7 @@ _RULES: list[tuple[re.Pattern[str], Callable[[Match], str]]] = [
     (re.compile(rf"\b({_MONTH})\.? (\d{{1,2}})(?:st|nd|rd|th)?(?![\w:%])(?:,? (\d{{4}})(?!\w))?"), _month_day),
     (re.compile(rf"{_AT}(\d{{1,2}})(?:st|nd|rd|th)? (?:of )?({_MONTH})\b\.?(?:,? (\d{{4}})(?!\w))?"), _day_month),
     (re.compile(rf"{_AT}(\d{{1,2}}):(\d{{2}})(?::(\d{{2}}))?(?: ?([AaPp])\.?[Mm]\b\.?)?(?![\d:])"), _clock),
+    (re.compile(rf"{_AT}(1?\d)\.([0-5]\d)() ?([AaPp])\.?[Mm]\b\.?"), _clock),
     (re.compile(rf"{_AT}(\d{{1,2}}) ?([AaPp])\.?[Mm]\b\.?"), lambda m: f"{cardinal(int(m[1]))} {m[2].lower()} m"),
     (
         re.compile(

@@ -93,6 +93,9 @@ def language_of(text: str) -> str:
     return "zh" if _CHINESE.search(text) else "en"
 
 
+_WORDS = re.compile(r"\b([Nn]o|[Ff]ig|[Ee]d)\.(?! ?\d)")  # that Hibari's rules take for "number", "figure", "edition"
+
+
 class Phonemes:
     """Phonemes of English and Chinese words, in the alphabet that both networks know."""
 
@@ -129,6 +132,7 @@ class Phonemes:
 
     def of(self, text: str, language: str) -> str:
         """Phonemes of one sentence. English words in a Chinese sentence are read as English."""
+        text = _WORDS.sub(r"\1 .", text)
         if language == "en":
             return self._known(str(self._english(text)))
         pieces = re.findall(r"[A-Za-z][A-Za-z' -]*|[^A-Za-z]+", text)

@@ -171,6 +171,18 @@ def test_english_words_in_a_chinese_sentence_are_read_as_english():
     assert phonemes.numbers(mixed)
 
 
+def test_no_at_the_end_of_a_sentence_is_no_number():
+    phonemes = Phonemes()
+    for sentence, word in (
+        ("I said no.", "no"),
+        ("Oh, no. It rains.", "no"),
+        ("He ate a fig.", "fig"),
+        ("Ask Ed.", "Ed"),
+    ):
+        assert phonemes.of(word + "!", "en").strip("!") in phonemes.of(sentence, "en")
+    assert phonemes.of("number five", "en") == phonemes.of("No. 5", "en")
+
+
 # -- listening -------------------------------------------------------------------------------------------------------
 
 
