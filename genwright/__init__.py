@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from .api import ask, chat, evaluate, prepare, search, tune
     from .core import GenwrightError, Recipe, Run
     from .verbs.compare import compare
+    from .verbs.compose import compose
     from .verbs.run import run
 
 _PLACES = {
     "Recipe": "core", "Run": "core", "GenwrightError": "core", "run": "verbs.run", "compare": "verbs.compare",
+    "compose": "verbs.compose",
     "prepare": "api", "tune": "api", "evaluate": "api", "search": "api", "ask": "api", "chat": "api",
 }  # fmt: skip
 
 __all__ = [
-    "GenwrightError", "Recipe", "Run", "ask", "chat", "compare", "evaluate", "prepare", "run", "search", "tune",
+    "GenwrightError", "Recipe", "Run", "ask", "chat", "compare", "compose", "evaluate", "prepare", "run", "search",
+    "tune",
 ]  # fmt: skip
 
 

@@ -176,7 +176,8 @@ def _sound_commands(command: Command) -> None:
     one.add_argument("prompt", nargs="?", help="a jig in D major, 16 bars, from Ireland; in Chinese too")
     one.add_argument(
         "-o", "--out", default="tune.wav", metavar="FILE",
-        help=".wav, .flac, .mp3, .ogg or .opus with notation beside; or .mid, .abc, .musicxml (default tune.wav)",
+        help=".wav, .flac, .mp3, .ogg or .opus with notation beside; .mid, .abc, .musicxml; or .svg, .png: the score "
+        "engraved (default tune.wav)",
     )  # fmt: skip
     one.add_argument("--model", metavar="NAME", help="a card, run or folder (default tunes)")
     for name, meta, words in (
@@ -191,10 +192,19 @@ def _sound_commands(command: Command) -> None:
     one.add_argument("--tempo", type=int, metavar="N", help="quarters a minute (default: as such tunes are played)")
     one.add_argument("--instrument", type=int, metavar="N", help="General MIDI: 0 piano, 40 violin, 73 flute")
     one.add_argument("--chords", action="store_true", help="accompany it")
+    one.add_argument("--engrave", action="store_true", help="the score as .svg and .png beside it")
+    one.add_argument(
+        "--lyrics", metavar="TEXT", help="words or a .txt file, spoken (not sung) over it, each line from a bar line on"
+    )
+    one.add_argument("--speaker", metavar="NAME", help="who says them: hibari or kokoro-82m (default: by the language)")
+    one.add_argument("--voice", metavar="NAME", help="a voice, or a blend: af_heart:0.7+af_bella:0.3")
+    one.add_argument("--speed", type=float, metavar="N", help="of the words: 1.5 is faster")
     one.add_argument("--temperature", type=float, metavar="N", help="how freely notes are drawn (default 0.9)")
     one.add_argument("-n", type=int, metavar="N", help="how many tunes")
     one.add_argument("--seed", type=int, metavar="N", help="the same seed, the same tune")
-    one.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="top_p=0.9, whole_bars=false")
+    one.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="top_p=0.9, whole_bars=false, duck=12"
+    )
     one = command("mix", "voices over music that goes down while they speak, labelled", do="sound_commands:mix")
     one.add_argument("sound", nargs="+", help="voices, one after the other; any file that is read")
     one.add_argument("--pause", type=float, default=0.5, metavar="SECONDS", help="between voices (default 0.5)")

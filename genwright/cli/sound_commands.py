@@ -77,19 +77,31 @@ def compose(args: Namespace, screen: Screen) -> dict[str, Any]:
 
     from .commands import _changes
 
-    names = ("n", "key", "metre", "rhythm", "region", "bars", "keep", "title", "tempo", "instrument", "temperature")
+    names = ("n", "key", "metre", "rhythm", "region", "bars", "keep", "title", "tempo", "instrument", "temperature",
+             "speaker", "voice", "speed")  # fmt: skip
     options: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    options |= ({"use": "vary"} if args.vary else {}) | ({"chords": True} if args.chords else {})
+    options |= {"use": "vary"} if args.vary else {}
+    options |= {name: True for name in ("chords", "engrave") if getattr(args, name)}
     found = compose_tunes(
         args.prompt or "", Path(args.out), model=args.model or "", melody=Path(args.melody) if args.melody else None,
-        options=options | _changes(args.option), seed=args.seed, tell=screen.tell,
+        lyrics=_lyrics(args.lyrics), options=options | _changes(args.option), seed=args.seed, tell=screen.tell,
     )  # fmt: skip
     for tune in found:
         screen.stream(tune["abc"])
         if "seconds" in tune:
             screen.show(shelves["modalities"].load("audio").modality, Part("audio", path=Path(tune["file"])))
-        screen.say(" ".join([tune["file"], *tune.get("beside", ())]))
+        screen.say(" ".join([tune["file"], *tune.get("beside", ()), *tune.get("pictures", ())]))
     return {"tunes": found}
+
+
+def _lyrics(given: str | None) -> str | Path | None:
+    """The words themselves (- is standard input), or the file that is named."""
+    if given == "-":
+        return sys.stdin.read()
+    if given is None or "\n" in given or len(given) > 255:
+        return given
+    path = Path(given)
+    return path if path.suffix in (".txt", ".md") or path.is_file() else given
 
 
 def mix(args: Namespace, screen: Screen) -> dict[str, Any]:

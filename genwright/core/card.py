@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -114,6 +115,18 @@ class Card(BaseModel):
         """All files lie in the store with their right sizes (their hashes are checked when they are opened)."""
         paths = [(self.folder / file.name, file.size) for file in self.files]
         return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+
+    @property
+    def checked_folder(self) -> Path:
+        """Its folder, with all files in it as they should be. Raises ModelError when one is missing or was altered."""
+        again = f"Run `genwright models pull {self.name}`."
+        if not self.is_here:
+            raise ModelError(f"{self.title} has not been fetched.", again)
+        for file in self.files:
+            with (self.folder / file.name).open("rb") as opened:
+                if hashlib.file_digest(opened, "sha256").hexdigest() != file.sha256:
+                    raise ModelError(f"{self.folder / file.name} has been altered.", again)
+        return self.folder
 
 
 @cache

@@ -101,6 +101,16 @@ def bar_ticks(metre: str) -> int:
     return int(above) * WHOLE // int(below)
 
 
+def beat_ticks(metre: str) -> int:
+    """Ticks of a beat: three eighths where they go by threes.
+
+    >>> [beat_ticks(metre) for metre in ("6/8", "4/4", "2/2")]
+    [72, 48, 96]
+    """
+    above, _, below = metre.partition("/")
+    return 3 * WHOLE // 8 if below == "8" and int(above) % 3 == 0 else WHOLE // int(below)
+
+
 def tunes_of(text: str) -> Iterator[tuple[int, str]]:
     """(line number, text) of each tune of a file: from `X:` to an empty line or the next."""
     begin, lines = 0, list[str]()

@@ -15,7 +15,7 @@ from typing import Any
 
 from genwright.core.errors import DataError
 
-from .abc import LETTERS, MODES, SEMITONES, Bar, Key, Note, Tune, bar_ticks
+from .abc import LETTERS, MODES, SEMITONES, Bar, Key, Note, Tune, bar_ticks, beat_ticks
 
 METRES = ("2/4", "3/4", "4/4", "2/2", "3/8", "6/8", "9/8", "12/8", "3/2", "6/4")
 RHYTHMS = ("", "jig", "reel", "hornpipe", "slip jig", "strathspey", "air", "march", "waltz", "polka", "slide", "minuet",
@@ -319,13 +319,14 @@ def closed(told: Mapping[str, Any], words: Sequence[int], *, strict: bool = True
     return [*words[:last], SIGN + SIGNS.index(":|" if SIGNS[words[last] - SIGN] in (":|", "::") else "||"), END]
 
 
-def abc_of(tune: Tune, *, number: int = 1) -> str:
-    """The tune as ABC, four bars a line, notes of a beat together."""
+def abc_of(tune: Tune, *, number: int = 1, verses: Sequence[Mapping[int, str]] = ()) -> str:
+    """The tune as ABC, four bars a line, notes of a beat together; `verses` are words by the place of their note in the
+    tune's events, and stand under it."""
     headers = [("T", tune.title or "Untitled"), ("R", _fact(tune, "R")), ("O", _fact(tune, "O")),
                ("N", _fact(tune, "N")), ("M", tune.metre), ("L", "1/8")]  # fmt: skip
     mode = {"major": "", "minor": "m"}.get(tune.key.mode, f" {tune.key.mode[:3]}")
     lines = [f"X:{number}", *(f"{letter}:{text}" for letter, text in headers if text), f"K:{tune.key.tonic}{mode}"]
-    return "\n".join([*lines, *_Writer(tune).lines(), ""])
+    return "\n".join([*lines, *_Writer(tune, verses).lines(), ""])
 
 
 def _fact(tune: Tune, letter: str) -> str:
@@ -333,29 +334,38 @@ def _fact(tune: Tune, letter: str) -> str:
 
 
 class _Writer:
-    def __init__(self, tune: Tune):
-        self.tune, self.full = tune, bar_ticks(tune.metre)
-        above, _, below = tune.metre.partition("/")
-        self.beat = 72 if below == "8" and int(above) % 3 == 0 else 192 // int(below)
+    def __init__(self, tune: Tune, verses: Sequence[Mapping[int, str]]):
+        self.tune, self.full, self.verses = tune, bar_ticks(tune.metre), verses
+        self.beat = beat_ticks(tune.metre)
         self.raised: dict[int, int] = {}
 
     def lines(self) -> list[str]:
         lines, line, at, bars, three = list[str](), "", 0, 0, 0
-        for event in self.tune.events:
+        notes = list[int]()  # places of those in this line, for words to stand under
+        for place, event in enumerate(self.tune.events):
             if isinstance(event, Bar):
                 line, bars = f"{line}{event.sign}", bars + (at >= self.full)
                 at = three = 0
                 self.raised.clear()
                 if bars == 4 or event.sign in (":|", "::", "||"):
-                    lines, line, bars = [*lines, line], "", 0
+                    lines, line, bars = [*lines, line, *self._words(notes)], "", 0
+                    notes.clear()
                 continue
             if at and at % self.beat == 0 and not three:
                 line += " "
             if event.triplet and not three:
                 line, three = f"{line}(3", 3
             line += self._note(event)
+            notes += [place] if event.step is not None else []
             three, at = max(0, three - 1), at + event.ticks
-        return [*lines, line] if line else lines
+        return [*lines, line, *self._words(notes)] if line else lines
+
+    def _words(self, notes: Sequence[int]) -> list[str]:
+        """Lines of words under a line of notes."""
+        found = [[_under(verse[place]) if place in verse else "*" for place in notes] for verse in self.verses]
+        while found and set(found[-1]) <= {"*"}:
+            found.pop()
+        return [f"w: {' '.join(words).rstrip('* ') or '*'}" for words in found]
 
     def _note(self, note: Note) -> str:
         ticks = note.ticks * 3 // 2 if note.triplet else note.ticks
@@ -370,6 +380,14 @@ class _Writer:
             self.raised[note.step] = note.alteration
             sign = {-2: "__", -1: "_", 0: "=", 1: "^", 2: "^^"}[note.alteration]
         return f"{sign}{name}{length}"
+
+
+def _under(words: str) -> str:
+    """Words as they stand under one note: what has a meaning there is written so that it has none."""
+    return words.translate(_NO_MEANING).strip("~") or "*"
+
+
+_NO_MEANING = str.maketrans({" ": "~", "-": "\\-", "~": "", "_": "~", "*": "", "|": "", "\\": "", "%": "\\%"})
 
 
 def _said(ticks: int) -> str:

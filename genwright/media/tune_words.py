@@ -107,6 +107,11 @@ def _the(region: str) -> str:
     return f"the {region}" if region in ("United States", "Netherlands") else region
 
 
+def one_line(text: str) -> str:
+    """A text without line breaks and signs that cannot be seen: what may stand in a header, a title, under a note."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
 def key_facts(text: str) -> dict[str, Any]:
     """`D`, `Em`, `E dorian` as mode and tonic. Raises DataError for another."""
     key = read_key(text)

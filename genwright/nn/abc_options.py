@@ -10,6 +10,8 @@ from genwright.core.plugin import Settings
 from genwright.media.abc import MODES
 from genwright.media.score import BARS, METRES, REGIONS, RHYTHMS
 
+from .voice_options import SpeechOptions
+
 _TONICS = ("C", "C#", "Db", "D", "Eb", "E", "F", "F#", "Gb", "G", "Ab", "A", "Bb", "B")
 
 
@@ -55,6 +57,28 @@ class TuneOptions(Settings):
     )
     instrument: int = Field(0, ge=0, le=127, description="General MIDI's number: 0 piano, 40 violin, 73 flute")
     chords: bool = Field(False, description="Accompany the tune with chords of its key")
+
+    engrave: bool = Field(False, description="Put the score beside the file as a picture too, .svg and .png")
+    lyrics: str | None = Field(
+        None,
+        max_length=4_000,
+        description="Words that a voice speaks (it does not sing) over the tune, each line from a bar line on; an empty"
+        " line begins a stanza",
+    )
+    speaker: Literal["hibari", "kokoro-82m"] | None = Field(
+        None, description="The card that speaks the lyrics; null is chosen by voice and language"
+    )
+    voice: str | None = Field(None, description="A voice of it, or a blend: af_heart:0.7+af_bella:0.3")
+    speed: float = Field(1.0, ge=0.5, le=2, description="How fast lyrics are spoken")
+    fastest: float = Field(
+        1.25, ge=1, le=2, description="How much faster than that a line may be said to fit into its bars"
+    )
+    duck: float = Field(12.0, ge=0, le=60, description="Decibels by which the tune goes down under the voice")
+
+    @field_validator("voice")
+    @classmethod
+    def _named(cls, voice: str | None) -> str | None:
+        return SpeechOptions(voice=voice).voice
 
     @field_validator("metre")
     @classmethod

@@ -1,10 +1,10 @@
-"""Writing: what is asked of a model of tunes becomes notes, word by word, and then ABC, sound, MIDI and a score."""
+"""Writing: what is asked of a model of tunes becomes notes, word by word."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ from torch import Tensor
 from genwright.core.content import Message, Part
 from genwright.core.errors import DataError, UsageError
 from genwright.core.model import Request
-from genwright.core.run import write_bytes
 from genwright.media.abc import Tune, bar_ticks, read_tune
-from genwright.media.musicxml import musicxml_of
-from genwright.media.performance import GENERATED, has_soundfont, midi_of, sound_of_midi
+from genwright.media.engraving import PICTURES, engraver
+from genwright.media.performance import has_soundfont
 from genwright.media.score import (
     END,
     KINDS,
@@ -30,7 +29,6 @@ from genwright.media.score import (
     TOLD,
     WORDS,
     Grammar,
-    abc_of,
     closed,
     nearest_bars,
     told_of,
@@ -38,12 +36,13 @@ from genwright.media.score import (
     word_of,
     words_of_tune,
 )
-from genwright.media.sound import save_sound
-from genwright.media.tune_words import USUAL_METRES, facts_in, facts_of, key_facts, sentence_of
+from genwright.media.tune_words import USUAL_METRES, facts_in, facts_of, key_facts
 
+from .abc_files import files_of
 from .abc_options import TuneOptions
 from .answers import seed_of
 from .captions import words_of
+from .reciting import Sayings
 from .small_lm import Cache, drawn
 
 AT_ONCE = 64  # tunes written together
@@ -90,6 +89,7 @@ class Wish:
     told: dict[str, Any]
     seed: int
     script: Script = field(default_factory=Script)
+    sayings: Sayings | None = None  # of the lyric that is spoken over it
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,9 @@ def _next(net: Any, cache: Cache, before: list[int], rows: Sequence[_Row]) -> Te
 
 
 def play(model: Any, request: Request) -> Iterator[Part]:
-    """Each tune as ABC, and then as the file that the request names: sound, or .abc, .mid or .musicxml; the
-    notation in the other ways lies beside it. Without a name the ABC is all. At last comes a `finish_reason`.
+    """Each tune as ABC, and then as the file that the request names: sound, .abc, .mid, .musicxml, or the score's
+    picture (.svg, .png); the notation in the other ways lies beside it. Without a name the ABC is all. At last comes a
+    `finish_reason`.
 
     Raises UsageError for what cannot be asked, ModelError where the SoundFont has not been fetched.
     """
@@ -197,7 +198,7 @@ def play(model: Any, request: Request) -> Iterator[Part]:
     for start in range(0, len(wishes), AT_ONCE):
         some = wishes[start : start + AT_ONCE]
         for wish, file, written in zip(some, files[start:], write(model, some), strict=False):
-            yield from _parts(wish, file, written)
+            yield from files_of(wish, file, written)
     yield Part(meta={"finish_reason": "stop"})
 
 
@@ -211,7 +212,7 @@ def play_many(model: Any, requests: Sequence[Request]) -> Iterator[tuple[int, Me
     for start in range(0, len(wanted), AT_ONCE):
         some = wanted[start : start + AT_ONCE]
         for (index, wish, file), written in zip(some, write(model, [wish for _, wish, _ in some]), strict=True):
-            parts += _parts(wish, file, written)
+            parts += [part for part in files_of(wish, file, written) if part.text or part.path]
             if wish.number == wish.how.n - 1:
                 yield index, Message("assistant", tuple(parts))
                 parts = []
@@ -221,7 +222,10 @@ def _files(request: Request, count: int) -> list[Path | None]:
     """Where the files of an answer go. One without suffix is a sound where there is a SoundFont to play it."""
     if request.out is None:
         return [None] * count
-    return [*request.files(count, ".flac" if has_soundfont() else ".abc")]
+    found = request.files(count, ".flac" if has_soundfont() else ".abc")
+    if request.options.get("engrave") or found[0].suffix.lower() in PICTURES:
+        engraver()  # whoever lacks it is told before anything is composed
+    return [*found]
 
 
 def _wishes(request: Request) -> list[Wish]:
@@ -239,7 +243,8 @@ def _wishes(request: Request) -> list[Wish]:
         raise UsageError("There is nothing to compose: the request has no words.", "E.g. a jig in D major.")
     if "metre" not in told and (metre := USUAL_METRES.get(told.get("rhythm", ""))):
         told["metre"] = metre
-    return [Wish(n, how, told, seed + n, script(chance=random.Random(seed + n))) for n in range(how.n)]
+    says = Sayings(how) if how.lyrics is not None else None
+    return [Wish(n, how, told, seed + n, script(chance=random.Random(seed + n)), says) for n in range(how.n)]
 
 
 def _asked(how: TuneOptions) -> dict[str, Any]:
@@ -294,41 +299,3 @@ def _varied(bars: Sequence[tuple[_BarNotes, int]], full: int, keep: float, *, ch
     whole = [n for n, (notes, _) in enumerate(bars[:-1]) if sum(TICKS[length] for length, _ in notes) == full]
     anew = set(chance.sample(whole, round((1 - keep) * len(whole))))
     return Script([(None if n in anew else notes, sign) for n, (notes, sign) in enumerate(bars)], ends=True)
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
-
-
-def _parts(wish: Wish, file: Path | None, written: Written) -> Iterator[Part]:
-    told, how = written.told, wish.how
-    named = sentence_of({k: told[k] for k in ("rhythm", "tonic", "mode")})
-    tune = written.tune(how.title or named[0].upper() + named[1:])
-    tune = replace(tune, facts=tune.facts | {"N": (GENERATED,)})
-    abc = abc_of(tune, number=wish.number + 1)
-    meta = {"number": wish.number, "seed": wish.seed, "words": written.chosen, "logprob": written.logprob,
-            "told": told, "is_cut": written.is_cut}  # fmt: skip
-    yield Part(text=abc, meta=meta)
-    if file is None:
-        return
-    try:
-        facts = save_tune(tune, abc, file, how)
-    except OSError as error:
-        raise DataError(f"{file} cannot be written: {error.strerror or error}.", "Choose another place.") from None
-    yield Part("audio", path=file, meta=meta | facts)
-
-
-def save_tune(tune: Tune, abc: str, file: Path, how: TuneOptions) -> dict[str, Any]:
-    """Write the tune as the suffix says, and its notation in the other ways beside it. What is told of the files."""
-    midi = midi_of(tune, tempo=how.tempo, instrument=how.instrument, chords=how.chords)
-    texts = {".abc": abc.encode(), ".mid": midi, ".musicxml": musicxml_of(tune).encode()}
-    suffix, facts = {".midi": ".mid"}.get(file.suffix.lower(), file.suffix.lower()), dict[str, Any]()
-    if suffix in texts:
-        write_bytes(file, texts.pop(suffix))
-    else:
-        sound = sound_of_midi(midi)
-        save_sound(sound, file)
-        facts["seconds"] = round(sound.seconds, 3)
-    beside = {kind: file.with_suffix(kind) for kind in texts}
-    for kind, path in beside.items():
-        write_bytes(path, texts[kind])
-    return facts | {"beside": [str(path) for path in beside.values()]}

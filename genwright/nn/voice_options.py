@@ -8,7 +8,15 @@ from pydantic import Field, field_validator
 
 from genwright.core.plugin import Settings
 
+PACKAGED = {"en": "hibari", "zh": "kokoro-82m"}  # the card that speaks a language when none is named
+NAMED = "kokoro-82m"  # the card whose voices have names
 _BLEND = re.compile(r"[a-z]+(_[a-z]+)?(:\d+(\.\d+)?)?")
+
+
+def usual_card(text: str, voice: str | None) -> str:
+    """The card that speaks a text: the one whose voices have names where one is named, else that of its language."""
+    chinese = any("\u3400" <= letter <= "\u9fff" for letter in text)
+    return NAMED if voice else PACKAGED["zh" if chinese else "en"]
 
 
 class SpeechOptions(Settings):

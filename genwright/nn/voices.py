@@ -17,12 +17,13 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from genwright.core.card import find_card
 from genwright.core.content import Part
 from genwright.core.errors import DataError, MissingExtra, ModelError, UsageError
 from genwright.core.model import Request
@@ -247,21 +248,27 @@ class Speaker:
         total, said = len(sentences_of(text)), list[Sound]()
         voices: set[str] = set()
         languages: set[str] = set()
-        for number, sentence in enumerate(self.spoken(text, how.language, hurried=how.partial), 1):
-            blend = self.blend_for(how, sentence.language)
-            sound = sound_of(self.network.say(sentence.phonemes, blend, how.speed, seed + number), RATE)
-            pause = min(how.pause, _IN_SENTENCE) if sentence.goes_on else how.pause
-            said.append(sound if number == 1 else Sound(_after_pause(sound, pause), RATE))
-            voices |= blend.keys()
+        for number, (sentence, sound) in enumerate(self.sounds(text, how, seed), 1):
+            said.append(sound)
+            voices |= self.blend_for(how, sentence.language).keys()
             languages.add(sentence.language)
             if how.partial:
-                path = _written(said[-1], file.with_name(f"{file.stem}.part-{number}{file.suffix}"), piece=True)
+                path = _written(sound, file.with_name(f"{file.stem}.part-{number}{file.suffix}"), piece=True)
                 yield Part("audio", sentence.text, path, meta={"partial": number})
             yield Part("audio", meta={"progress": min(number, total), "of": total})
         whole = joined(said)
         facts = {"voices": sorted(voices), "languages": sorted(languages), "seconds": whole.seconds, "seed": seed}
         yield Part("audio", path=_written(whole, file), meta=facts)
         yield Part(meta={"finish_reason": "stop"})
+
+    def sounds(self, text: str, how: SpeechOptions, seed: int) -> Iterator[tuple[Sentence, Sound]]:
+        """The sentences of a text in its spoken form, each with its sound and the pause before it. Raises as `spoken`
+        and `blend_for` do."""
+        for number, sentence in enumerate(self.spoken(text, how.language, hurried=how.partial), 1):
+            blend = self.blend_for(how, sentence.language)
+            sound = sound_of(self.network.say(sentence.phonemes, blend, how.speed, seed + number), RATE)
+            pause = min(how.pause, _IN_SENTENCE) if sentence.goes_on else how.pause
+            yield sentence, sound if number == 1 else Sound(_after_pause(sound, pause), RATE)
 
     def spoken(self, text: str, language: str, *, hurried: bool = False) -> Iterator[Sentence]:
         """The sentences of a text, cut where the network can take no more; `hurried`, the first after its first clause.
@@ -317,6 +324,17 @@ def open_speaker(folder: Path, threads: int = 0) -> Speaker:
     if (folder / "hibari.onnx").is_file():
         return Speaker(Hibari(folder, phonemes, threads), phonemes)
     raise ModelError(f"{folder} holds no voice that is known.", "Name the card kokoro-82m or hibari.")
+
+
+def packaged(card: str) -> Speaker:
+    """The voice of the card kokoro-82m or hibari, opened once. Raises ModelError when it has not been fetched or was
+    altered, MissingExtra without the libraries."""
+    return _packaged(card, find_card(card).folder)
+
+
+@lru_cache(maxsize=2)
+def _packaged(card: str, folder: Path) -> Speaker:
+    return open_speaker(find_card(card).checked_folder)
 
 
 def _after_pause(sound: Sound, pause: float) -> np.ndarray:

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from genwright.core import SILENT, DataError, Tell, UsageError
 from genwright.trust.ledger import Ledger
 
 from .mix import finish, mix_options, opened, source_of
-from .speaking import Speakers, VoiceChoice
+from .speaking import Speakers, Spoken, VoiceChoice
 from .subtitles import read_subtitles
 
 SLACK = 0.5  # seconds that a cue may sound longer than it is shown
@@ -61,6 +62,7 @@ def dub(
     "cues", "silent" (cues without words), "misfits" (a `Fit` each). Raises DataError for no subtitles.
     """
     from genwright.media.mix import Placed, mixed, timeline
+    from genwright.media.recitation import hurried
 
     if not 1 <= fastest <= 3:
         raise UsageError(f"`fastest` is {fastest:g}.", "From 1 (never faster) to 3 can be understood.")
@@ -76,7 +78,8 @@ def dub(
         for cue, following in zip(said, [*said[1:], None], strict=True):
             begin = max(float(cue["start"]), free)
             until = min(cue["end"] + SLACK, following["start"] - _GAP if following else float("inf"))
-            line, speed = _fitted(speakers, cue["text"], who, until - begin, fastest)
+            say = partial(_said_at, speakers, cue["text"], who)
+            line, speed = hurried(say, until - begin, speed=who.speed, most=max(who.speed, fastest))
             free = begin + line.sound.seconds + _GAP
             placed.append(Placed(begin, line.sound))
             sources.append(line.source)
@@ -101,16 +104,8 @@ def _cues(path: Path) -> Sequence[dict[str, Any]]:
     return [cue | {"text": _NOT_SAID.sub("", cue["text"]).strip()} for cue in read_subtitles(text)]
 
 
-def _fitted(speakers: Speakers, text: str, who: VoiceChoice, room: float, fastest: float) -> tuple[Any, float]:
-    """The cue as said in `room` seconds or, where that cannot be, as fast as is allowed; and how fast."""
-    speed, line = who.speed, speakers.say(text, who)
-    most = max(speed, fastest)
-    for _ in range(2):  # a voice's pauses do not shrink as its words do: the second try knows by how much
-        if line.sound.seconds <= room or speed >= most:
-            break
-        speed = min(most, round(speed * line.sound.seconds / max(room, 0.01) + 0.02, 2))
-        line = speakers.say(text, who, speed=speed)
-    return line, speed
+def _said_at(speakers: Speakers, text: str, who: VoiceChoice, speed: float) -> Spoken:
+    return speakers.say(text, who, speed=speed)
 
 
 def _fit(cue: Mapping[str, Any], begin: float, seconds: float, until: float, speed: float) -> Fit:

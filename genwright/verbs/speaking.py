@@ -23,9 +23,6 @@ from .mix import Source, source_beside
 if TYPE_CHECKING:
     from genwright.media.sound import Sound
 
-USUAL = {"en": "hibari", "zh": "kokoro-82m"}  # the card that speaks a language when none is named
-NAMED = "kokoro-82m"  # the card whose voices have names
-
 
 class VoiceChoice(Settings):
     """Who says something, and how."""
@@ -39,8 +36,9 @@ class VoiceChoice(Settings):
 
 def model_for(text: str, model: str | None, voice: str | None) -> str:
     """The model named, or the one that has the voice, or the usual one of the text's language."""
-    chinese = any("\u3400" <= letter <= "\u9fff" for letter in text)
-    return model or (NAMED if voice else USUAL["zh" if chinese else "en"])
+    from genwright.nn.voice_options import usual_card
+
+    return model or usual_card(text, voice)
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,10 @@ class Spoken:
 
     sound: Sound
     source: Source
+
+    @property
+    def seconds(self) -> float:
+        return self.sound.seconds
 
 
 @dataclass

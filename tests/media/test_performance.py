@@ -76,6 +76,23 @@ def test_a_score_holds_what_is_written() -> None:
     assert [one.get("type") for one in tied.iter("tie")] == ["start", "stop"]
 
 
+def beams(body: str, head: str = HEAD) -> list[list[str]]:
+    root = ElementTree.fromstring(musicxml_of(read_tune(head + body)).partition('.dtd">\n')[2])
+    return [[one.text or "" for one in note.findall("beam")] for note in root.iter("note")]
+
+
+def test_notes_of_a_beat_hang_together_in_a_score() -> None:
+    assert beams("CDEF z C2 D||") == [["begin"], ["end"], ["begin"], ["end"], [], [], []]
+    assert beams("C>D C<D (3CDE C/D/E||") == [
+        ["begin"], ["end", "backward hook"], ["begin", "forward hook"], ["end"], ["begin"], ["continue"], ["end"],
+        ["begin", "begin"], ["continue", "end"], ["end"],
+    ]  # fmt: skip
+    jig = HEAD.replace("4/4", "6/8")
+    assert beams("DE|FGA B2c||", jig) == [["begin"], ["end"], ["begin"], ["continue"], ["end"], [], []]
+    root = ElementTree.fromstring(musicxml_of(read_tune(jig + "DE|FGA B2c|F3 B2:|")).partition('.dtd">\n')[2])
+    assert [one.get("implicit") for one in root.iter("measure")] == ["yes", None, None], "a pickup is no bar"
+
+
 def pitch_at(sound: Sound, start: float, end: float) -> float:
     """The key of the strongest partial's fundamental: the highest product of three harmonics."""
     wave = sound.mono().samples[int(start * sound.rate) : int(end * sound.rate), 0]

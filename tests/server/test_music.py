@@ -59,6 +59,10 @@ def test_a_tune_comes_as_the_file_that_is_wanted(piper: httpx.Client) -> None:
     assert ask(piper, response_format="abc").text == found.text, "the same seed, the same tune"
     assert ask(piper, response_format="mid").content.startswith(b"MThd")
     assert "score-partwise" in ask(piper, response_format="musicxml").text
+    pytest.importorskip("verovio")
+    drawn = ask(piper, response_format="svg")
+    assert (drawn.status_code, drawn.headers["content-type"].split(";")[0]) == (200, "image/svg+xml")
+    assert '"Label":"1"' in drawn.headers["x-aigc"]
 
 
 def test_several_come_with_what_is_told_of_them(piper: httpx.Client) -> None:
@@ -82,9 +86,26 @@ def test_sound_is_labelled_inside(piper: httpx.Client, tmp_path: Path) -> None:
         assert '"Label":"1"' in read_label(path)
 
 
+@pytest.mark.weights
+@pytest.mark.skipif(not find_card("hibari").is_here, reason="needs `genwright models pull hibari`")
+def test_a_lyric_is_spoken_over_a_tune(piper: httpx.Client) -> None:
+    pytest.importorskip("hibari")
+    asked = {"lyrics": "A boat goes out.\nA boat comes in.", "response_format": "json"}
+    found = ask(piper, **asked)
+    assert found.status_code == 200, found.text
+    tune = found.json()["data"][0]
+    assert ([line["text"] for line in tune["lines"]], tune["speaker"]) == (asked["lyrics"].split("\n"), "hibari")
+    assert "w: " in tune["abc"]
+    assert "<lyric" in tune["musicxml"]
+    quick = ask(piper, **asked, speed=1.5).json()["data"][0]["lines"]
+    assert quick[0]["end"] < tune["lines"][0]["end"]
+
+
 @pytest.mark.parametrize(("more", "param", "status"), [
     ({"n": 2}, "n", 400), ({"response_format": "aac"}, "response_format", 400), ({"model": "nobody"}, "model", 404),
     ({"key": "H"}, None, 400), ({"melody": "no tune"}, None, 400), ({"bars": 1}, "bars", 400),
+    ({"lyrics": ""}, "lyrics", 400), ({"lyrics": "a" * 4_001}, "lyrics", 400), ({"lyrics": "--"}, None, 400),
+    ({"lyrics": "la", "speaker": "elvis"}, "speaker", 400), ({"lyrics": "la", "voice": "../x"}, None, 400),
     ({"prompt": "", "bars": None}, None, 400), ({"rhythm": "tango"}, None, 400),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_told(piper: httpx.Client, more: dict[str, Any], param: str | None, status: int) -> None:

@@ -1,4 +1,4 @@
-"""/v1/audio/music: tunes of what words ask for, as sound or as notation. A path of our own, beside OpenAI's.
+"""/v1/audio/music: tunes of what words ask for, as sound, notation, or a picture of it. A path of our own.
 
 One tune comes as a file of the wanted kind; with `response_format` json, up to ten come as ABC, MIDI and MusicXML with
 what is told of each. The tunes of one request come from the seeds `seed`, `seed` + 1 …
@@ -32,7 +32,8 @@ from ..wire import documented, read_body
 router = APIRouter()
 
 KINDS = {"mp3": "audio/mpeg", "opus": "audio/ogg", "flac": "audio/flac", "wav": "audio/wav", "mid": "audio/midi",
-         "abc": "text/vnd.abc", "musicxml": "application/vnd.recordare.musicxml+xml"}  # fmt: skip
+         "abc": "text/vnd.abc", "musicxml": "application/vnd.recordare.musicxml+xml", "svg": "image/svg+xml",
+         "png": "image/png"}  # fmt: skip
 _EACH = 300  # tokens that a tune is taken for until the model has counted
 
 
@@ -41,7 +42,7 @@ class MusicRequest(Strict):
 
     model: str = Field(min_length=1, max_length=500)
     prompt: str = Field("", max_length=2_000)
-    response_format: Literal["mp3", "opus", "flac", "wav", "mid", "abc", "musicxml", "json"] = "mp3"
+    response_format: Literal["mp3", "opus", "flac", "wav", "mid", "abc", "musicxml", "svg", "png", "json"] = "mp3"
     n: int | None = Field(None, ge=1, le=10, description="With json alone")
     seed: Seed | None = None
     key: str | None = Field(None, max_length=20)
@@ -58,6 +59,12 @@ class MusicRequest(Strict):
     chords: bool | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
+    lyrics: str | None = Field(None, min_length=1, max_length=4_000, description="Spoken over the tune, not sung")
+    speaker: Literal["hibari", "kokoro-82m"] | None = None
+    voice: str | None = Field(None, max_length=200)
+    speed: float | None = Field(None, ge=0.5, le=2)
+    fastest: float | None = Field(None, ge=1, le=2)
+    duck: float | None = Field(None, ge=0, le=60)
 
 
 _NO_OPTIONS = ("model", "prompt", "response_format", "seed")
@@ -90,7 +97,8 @@ async def compose(request: Request) -> Response:
 
 
 async def _parts(asking: Asking, asked: MusicRequest, folder: Path) -> list[Part]:
-    order = Order("audio", len(asked.prompt) + len(asked.melody or ""), _EACH * (asked.n or 1),
+    letters = sum(len(words or "") for words in (asked.prompt, asked.melody, asked.lyrics))
+    order = Order("audio", letters, _EACH * (asked.n or 1),
                   lambda facts: _request(asking.model, asked, folder, facts))  # fmt: skip
     said = asking.house.desk.ask(asking.caller, asking.model, order, deadline=asking.deadline)
     async with aclosing(unplaced(said, folder)) as parts:
@@ -114,7 +122,8 @@ def _tunes(parts: list[Part], model: str) -> list[dict[str, Any]]:
         if part.path is None:
             continue
         meta = part.meta or {}
-        found.append({
+        spoken: dict[str, Any] = {name: meta[name] for name in ("speaker", "lines", "times") if name in meta}
+        found.append(spoken | {
             "object": "music", "model": model, "abc": part.path.read_text(encoding="utf-8"),
             "midi": base64.b64encode(part.path.with_suffix(".mid").read_bytes()).decode(),
             "musicxml": part.path.with_suffix(".musicxml").read_text(encoding="utf-8"),
