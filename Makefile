@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 RECIPE := recipes/text/aws_assistant.yaml
 RUN := runs/aws_assistant
 ASK := "Create an IAM user named Bob"
-CARDS := smollm2-135m-instruct hibari kokoro-82m whisper-base opennsfw upscale-fast efficientnet-lite0 all-minilm-l6-v2 dnsmos
+CARDS := smollm2-135m-instruct hibari kokoro-82m whisper-base opennsfw upscale-fast efficientnet-lite0 all-minilm-l6-v2 dnsmos emoji
 
 .PHONY: demo test check quick clients lint types docs setup setup-dev clean lock
 

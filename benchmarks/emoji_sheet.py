@@ -1,6 +1,6 @@
 """What do picture models paint for common words, in English and in Chinese? A sheet to be looked at, nothing chosen.
 
-    python benchmarks/emoji_sheet.py emoji --out docs/pictures/emoji.png
+    python benchmarks/emoji_sheet.py emoji --out docs/pictures/emoji.jpg
     python benchmarks/emoji_sheet.py runs/emoji runs/emoji_dalle runs/emoji_stylegan --styles twemoji --seed 7
 
 Every word is asked once in each style with the same seed; all that comes is on the sheet, model by model: English

@@ -43,7 +43,7 @@ class PictureOptions(AskedOptions):
     steps: int = Field(20, ge=1, le=1000, description="Steps from noise to picture")
     sampler: Literal["euler", "heun"] = Field("heun", description="How a step is made; heun asks the network twice")
     interval: tuple[float, float] = Field(
-        (0.2, 0.85), description="Times (1 is noise, 0 the picture) between which there is guidance"
+        (0.3, 1.0), description="Times (1 is noise, 0 the picture) between which there is guidance"
     )
     snap: float = Field(
         0.03, ge=0, lt=1, description="Pixels that are this near to white become white; 0 leaves all as they are"

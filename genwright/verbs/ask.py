@@ -146,10 +146,23 @@ def open_answerer(
     if not Run.is_run(name):
         located = None if is_remote(choice) else locate(name)
         model = open_model(choice, task=named, purpose="answer", seed=seed)
-        facts = Provenance(model=name, checkpoint=located.sha256 if located else "")
-        return Answerer(model, name, [*_usual_guards(model, named), *added], [choose("marks", "metadata")], facts)
+        made = _written_beside(located.path) if located else {}
+        facts = Provenance(
+            model=name, data=str(made.get("data", "")), recipe=str(made.get("recipe", "")),
+            checkpoint=located.sha256 if located else "",
+        )  # fmt: skip
+        usual = made.get("task_settings", {}).get("options", {}) if not named or named.name == made.get("task") else {}
+        marks = [choose("marks", "metadata")]
+        return Answerer(model, name, [*_usual_guards(model, named), *added], marks, facts, options=usual)
     run = Run.open(name)
     return answerer_of(run, open_model(choice, task=run.recipe.task, purpose="answer", seed=seed), added, named)
+
+
+def _written_beside(folder: Path) -> dict[str, Any]:
+    """What a training of ours wrote beside its weights; empty for others' models."""
+    path = folder / "genwright.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
 def _usual_guards(model: Model, task: Chosen | None) -> list[Chosen]:
@@ -189,8 +202,7 @@ def answerer_of(run: Run, model: Model, added: Sequence[Chosen] = (), task: Chos
 
 def provenance_of(run: Run) -> Provenance:
     """Data hash → recipe hash → checkpoint hash, as written beside the weights."""
-    path = run.model / "genwright.json"
-    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    facts = _written_beside(run.model)
     return Provenance(
         model=run.recipe.release.name or run.recipe.name,
         data=str(facts.get("data", "")),
