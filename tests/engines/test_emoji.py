@@ -62,7 +62,11 @@ def test_another_language_asks_for_nearly_the_same_and_other_words_do_not(painte
     def small(words):
         return painted(painter, words, tmp_path / "a.png", upscale=None, style="noto").astype(float)
 
-    for english, chinese, other in (("red heart", "红心", "笑脸"), ("grinning face", "笑脸", "鱼"), ("fish", "鱼", "红心")):
+    for english, chinese, other in (
+        ("red heart", "红心", "笑脸"),
+        ("grinning face", "笑脸", "鱼"),
+        ("fish", "鱼", "红心"),
+    ):
         here = small(english)
         assert np.abs(here - small(chinese)).mean() < 0.6 * np.abs(here - small(other)).mean()
 
