@@ -41,6 +41,12 @@ class PictureOptions(AskedOptions):
     """What a request to a picture model may ask for."""
 
     steps: int = Field(20, ge=1, le=1000, description="Steps from noise to picture")
+    candidates: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Pictures painted for each that is wanted; kept is the one that its words explain best",
+    )
     sampler: Literal["euler", "heun"] = Field("heun", description="How a step is made; heun asks the network twice")
     interval: tuple[float, float] = Field(
         (0.3, 1.0), description="Times (1 is noise, 0 the picture) between which there is guidance"

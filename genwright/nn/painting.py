@@ -26,6 +26,9 @@ from .gathering import Gathered
 from .pixels import from_bytes, noise_of, to_bytes
 from .told import Condition, told_of
 
+_APART = 1_000_003  # between the seeds of a picture's candidates
+_ASKED = (0.7, 0.85, 0.95)  # times at which candidates are compared
+
 
 @dataclass(frozen=True)
 class Painting:
@@ -45,7 +48,7 @@ class Painting:
     def way(self) -> tuple[Any, ...]:
         """What must be equal of pictures that are painted together."""
         how = self.how
-        steps = (how.steps, how.sampler, how.guidance, how.interval, how.partial, how.snap)
+        steps = (how.steps, how.sampler, how.guidance, how.interval, how.partial, how.snap, how.candidates)
         return (*steps, self.start, bool(how.toward), bool(self.canvases))
 
 
@@ -104,9 +107,7 @@ def _painted(model: Any, some: Sequence[Painting], files: Sequence[Path]) -> Ite
     how, start, size = some[0].how, some[0].start, model.config.size
     steps, scale, (low, high) = how.steps, how.guidance, how.interval
     shown = {round(steps * k / (how.partial + 1)) for k in range(1, how.partial + 1)} - {0, steps}
-    z = torch.cat([noise_of(one.seed, size) for one in some]).to(model.device)
     given, free = (part.to(model.device) for part in _given(some, size))
-    z = diffusion.mix(given, z, start)
     with model.answering() as module:
         told, untold = _told(model, module, some), _told(model, module, some, negative=True)
         both = told.beside(untold)
@@ -120,12 +121,33 @@ def _painted(model: Any, some: Sequence[Painting], files: Sequence[Path]) -> Ite
                 x = diffusion.guided(with_words, without, scale)
             return torch.where(free, x, given)
 
-        walk = diffusion.walk(predict, z, diffusion.times(steps, start), method=how.sampler)
-        for step, (_, x) in enumerate(walk, 1):
-            if step in shown:
-                yield from _written(some, files, to_bytes(x, how.snap), {"partial": step, "of": steps})
-            yield Part(kind="image", meta={"progress": step, "of": steps})
-    yield from _written(some, files, to_bytes(x, how.snap), {"steps": steps})
+        made = list[Tensor]()
+        for turn in range(how.candidates):
+            z = torch.cat([noise_of(one.seed + turn * _APART, size) for one in some]).to(model.device)
+            walk = diffusion.walk(
+                predict, diffusion.mix(given, z, start), diffusion.times(steps, start), method=how.sampler
+            )
+            for step, (_, x) in enumerate(walk, 1):
+                if turn == 0 and step in shown:
+                    yield from _written(some, files, to_bytes(x, how.snap), {"partial": step, "of": steps})
+                yield Part(kind="image", meta={"progress": turn * steps + step, "of": how.candidates * steps})
+            made.append(x)
+        best = _explained(module, torch.stack(made), both) if how.candidates > 1 else made[0]
+    yield from _written(some, files, to_bytes(best, how.snap), {"steps": steps})
+
+
+def _explained(module: Any, made: Tensor, both: Condition) -> Tensor:
+    """Of candidates (K, B, 3, S, S) for each of B pictures the one (B, 3, S, S) whose noise the network takes away
+    better when it is told the words than when it is not, by the most (a diffusion classifier, Li et al. 2023)."""
+    gains = torch.zeros(made.shape[:2], device=made.device)
+    for number, t in enumerate(_ASKED):
+        noise = noise_of(number, made.shape[-1]).to(made.device)
+        for k, x in enumerate(made):
+            z = diffusion.mix(x, noise.expand_as(x), t)
+            found = module(torch.cat([z, z]), z.new_full((2 * len(z),), t), both)
+            told, untold = (found - torch.cat([x, x])).square().flatten(1).mean(1).chunk(2)
+            gains[k] += (untold - told) / untold
+    return made[gains.argmax(0), torch.arange(made.shape[1], device=made.device)]
 
 
 def _told(model: Any, module: Any, some: Sequence[Painting], *, negative: bool = False) -> Condition:

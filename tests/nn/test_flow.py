@@ -26,12 +26,14 @@ from genwright.core import (
 from genwright.core.model import Unlearnable
 from genwright.core.recipe import Train
 from genwright.engines import flow_image
+from genwright.nn import painting
 from genwright.nn.dit import joined, parted, patchify, unpatchify
 from genwright.nn.flow import FlowImage
 from genwright.nn.flow_options import FlowConfig, PictureOptions
 from genwright.nn.int8 import Int8Linear
 from genwright.nn.loop import fit
-from genwright.nn.pixels import augmented, noise_of, to_bytes
+from genwright.nn.pixels import augmented, from_bytes, noise_of, to_bytes
+from genwright.nn.told import told_of
 
 from .shapes import CONFIG, SIZE, drawn, model, rows
 from .tiny import Log, digest, goes_on_bit_equal
@@ -283,7 +285,7 @@ def test_many_are_answered_as_one_is(taught: FlowImage, tmp_path: Path) -> None:
 OPTIONS: dict[str, Any] = {"n": 3, "size": 40, "style": "hollow", "negative": "red", "steps": 9, "sampler": "euler",
                            "guidance": 6.0, "interval": (0.0, 0.3), "snap": 0.5, "strength": 0.3,
                            "expand": (2, 2, 2, 2), "toward": "a blue bar", "partial": 2, "quality": 5,
-                           "upscale": "fast", "design": {"kind": "pattern", "width": 32}}  # fmt: skip
+                           "upscale": "fast", "design": {"kind": "pattern", "width": 32}, "candidates": 4}  # fmt: skip
 
 
 def network_without_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,6 +314,28 @@ def test_every_option_of_a_request_changes_what_comes(
     )
     shapes = [[one.shape for one in found] for found in (before, after)]
     assert shapes[0] != shapes[1] or any((a != b).any() for a, b in zip(before, after, strict=True)), key
+
+
+def test_of_candidates_the_one_that_its_words_explain_best_is_kept(taught: FlowImage, tmp_path: Path) -> None:
+    """Asked of four seeds, it is one of the four pictures that these seeds give."""
+    (kept,) = [pixels(part) for part in ask(taught, candidates=4)]
+    alone = [pixels(ask(taught, seed=5 + turn * painting._APART)[0]) for turn in range(4)]
+    assert sum((kept == one).all() for one in alone) == 1
+    told = list(taught.generate(Request(messages=(user("a red circle"),), options={"candidates": 2, "steps": 3})))
+    assert [(p.meta["progress"], p.meta["of"]) for p in told if "progress" in p.meta] == [(k, 6) for k in range(1, 7)]
+
+
+def test_the_explained_candidate_is_the_right_one(taught: FlowImage, tmp_path: Path) -> None:
+    """True pictures of four things as candidates for the words of one of them."""
+    some = rows(tmp_path)[::8][:4]
+    made = torch.stack([from_bytes(taught.collate([taught.encode(row)]).pixels) for row in some])
+    hits = 0
+    for number, row in enumerate(some):
+        with taught.answering() as module, torch.no_grad():
+            told = told_of(taught, module, [row.prompt[0].text], [0])
+            best = painting._explained(module, made, told.beside(told_of(taught, module, [""], [0])))
+        hits += bool((best[0] == made[number, 0]).all())
+    assert hits >= 3
 
 
 def test_steps_are_told_and_unfinished_pictures_shown(taught: FlowImage, tmp_path: Path) -> None:
