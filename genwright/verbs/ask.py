@@ -24,6 +24,7 @@ from genwright.core import (
     user,
     with_shots,
 )
+from genwright.core.errors import ModelError
 from genwright.core.recipe import ModelChoice
 
 
@@ -151,7 +152,10 @@ def open_answerer(
             model=name, data=str(made.get("data", "")), recipe=str(made.get("recipe", "")),
             checkpoint=located.sha256 if located else "",
         )  # fmt: skip
-        usual = made.get("task_settings", {}).get("options", {}) if not named or named.name == made.get("task") else {}
+        settings = made.get("task_settings") if not named or named.name == made.get("task") else None
+        usual = settings.get("options", {}) if isinstance(settings, dict) else {}
+        if not isinstance(usual, dict):
+            raise ModelError(f"The options in genwright.json beside {name} are no mapping.", "Restore the file.")
         marks = [choose("marks", "metadata")]
         return Answerer(model, name, [*_usual_guards(model, named), *added], marks, facts, options=usual)
     run = Run.open(name)
@@ -161,8 +165,11 @@ def open_answerer(
 def _written_beside(folder: Path) -> dict[str, Any]:
     """What a training of ours wrote beside its weights; empty for others' models."""
     path = folder / "genwright.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {error}", "Restore the file.") from None
+    return found if isinstance(found, dict) else {}
 
 
 def _usual_guards(model: Model, task: Chosen | None) -> list[Chosen]:

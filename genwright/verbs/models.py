@@ -343,5 +343,7 @@ def _config(path: Path) -> dict[str, Any]:
                 found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise ModelError(f"{file} is not JSON: {error}", "Restore the file.") from None
+            if not isinstance(found, dict):
+                raise ModelError(f"{file} is no mapping of keys to values.", "Restore the file.")
             return found
     return {}

