@@ -100,7 +100,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     longer = [one for one in known if len(name) > 2 and one.startswith(name)]
     near = longer or difflib.get_close_matches(name, known, n=1, cutoff=0.55)
-    return f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(known)}."
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    return f"There are: {', '.join(known)}." if known else "There are none."
 
 
 def _spec(module: str) -> Any:

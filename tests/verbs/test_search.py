@@ -238,9 +238,16 @@ def test_no_held_out_rows_no_search(tmp_path: Path) -> None:
 
 def test_a_method_option_can_be_searched_when_the_recipe_names_none(tmp_path: Path) -> None:
     made = recipe(tmp_path, {"method.rank": [2, 4]})
-    fields = made.as_dict()
+    fields = made.as_dict() | {"model": {"source": "smollm2-135m-instruct"}}
     del fields["method"]
     assert trial_recipe(Recipe.from_dict(fields), {"method.rank": 2}, "x").method.settings.rank == 2
+
+
+def test_an_option_that_the_method_lacks_is_told_before_any_trial_runs(tmp_path: Path) -> None:
+    """Of random weights all is trained, and that way has no rank."""
+    made = recipe(tmp_path, {"method.rank": [2, 4]})
+    with pytest.raises(RecipeError, match=r"unknown key\. There are none\. \(method\.rank\)"):
+        search(made, tmp_path / "out")
 
 
 def test_ranges_know_whole_numbers() -> None:
