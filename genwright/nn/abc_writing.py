@@ -114,7 +114,7 @@ def write(model: Any, wishes: Sequence[Wish]) -> list[Written]:
         before = [WORDS] * len(rows)
         while live:
             some = [rows[i] for i in live]
-            logits = _next(net, cache, before, some)
+            logits = _next(cache, before, some)
             scales = torch.tensor([[row.wish.how.temperature, row.wish.how.top_p, row.chance.random()] for row in some])
             words, likely = drawn(logits, *scales.to(logits).unbind(1))
             before = [row.put(word, chance) for row, word, chance in zip(some, words, likely, strict=True)]
@@ -172,13 +172,12 @@ def _only(word: int) -> Any:
     return mask
 
 
-def _next(net: Any, cache: Cache, before: list[int], rows: Sequence[_Row]) -> Tensor:
+def _next(cache: Cache, before: list[int], rows: Sequence[_Row]) -> Tensor:
     """Logits (B, WORDS) of the next word, minus infinity where none may stand."""
     device = cache.layers[0].device
     known = torch.tensor([row.grammar.known for row in rows], device=device)
     words = torch.tensor(before, device=device)
-    logits: Tensor = net(words, known.unbind(1), torch.full_like(words, cache.place), None, cache.attend)
-    cache.place += 1
+    logits = cache.next(words, known.unbind(1), None)
     allowed = torch.from_numpy(np.stack([row.look() for row in rows])).to(device)
     return logits.masked_fill(~allowed, -torch.inf)
 

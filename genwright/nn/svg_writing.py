@@ -82,7 +82,7 @@ def write(model: Any, wishes: Sequence[Wish]) -> list[Written]:
         cache = Cache(net, len(told), model.device)
         before = [WORDS] * len(wishes)
         while live:
-            logits = _next(net, cache, before, [grammars[i] for i in live], told, guided)
+            logits = _next(cache, before, [grammars[i] for i in live], told, guided)
             scales = torch.tensor([[wishes[i].how.temperature, wishes[i].how.top_p, chances[i].random()] for i in live])
             before, likely = drawn(logits, *scales.to(logits).unbind(1))
             for i, word, chance in zip(live, before, likely, strict=True):
@@ -114,17 +114,15 @@ def _told(model: Any, net: Any, wishes: Sequence[Wish]) -> tuple[Tensor, Tensor 
 
 
 def _next(
-    net: Any, cache: Cache, before: list[int], grammars: Sequence[Grammar], told: Tensor, guided: Tensor | None
+    cache: Cache, before: list[int], grammars: Sequence[Grammar], told: Tensor, guided: Tensor | None
 ) -> Tensor:
     """Logits (B, WORDS) of the next word (Ho & Salimans 2022 for the guidance)."""
     known = torch.tensor([[g.slot, g.x, g.y, g.low, g.high] for g in grammars]).to(told.device)
     words = torch.tensor(before).to(told.device)
     if guided is not None:
         known, words = torch.cat([known, known]), torch.cat([words, words])
-    place = torch.full_like(words, cache.place)
     slot, x, y, low, high = known.unbind(1)
-    logits: Tensor = net(words, (slot, x, y), place, told, cache.attend).masked_fill(~allowed(low, high), -torch.inf)
-    cache.place += 1
+    logits = cache.next(words, (slot, x, y), told).masked_fill(~allowed(low, high), -torch.inf)
     if guided is None:
         return logits
     with_words, without = logits.log_softmax(-1).chunk(2)
