@@ -174,8 +174,8 @@ class Cache:
 
 
 def bare(part: nn.Module) -> Any:
-    """What `part` does, without the bookkeeping of modules, which is a fifth of the time of a small step. Its weights are
-    those of `part`; what is not known here (an adapter) stays as it is."""
+    """What `part` does, without the bookkeeping of modules, which is a fifth of the time of a small step. Its weights
+    are those of `part`; what is not known here (an adapter) stays as it is."""
     if type(part) is nn.Dropout and not part.training:
         return lambda x: x
     if type(part) is nn.Linear:

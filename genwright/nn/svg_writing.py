@@ -113,9 +113,7 @@ def _told(model: Any, net: Any, wishes: Sequence[Wish]) -> tuple[Tensor, Tensor 
     return torch.cat([told, net.told(captions, ~silent)]), strength
 
 
-def _next(
-    cache: Cache, before: list[int], grammars: Sequence[Grammar], told: Tensor, guided: Tensor | None
-) -> Tensor:
+def _next(cache: Cache, before: list[int], grammars: Sequence[Grammar], told: Tensor, guided: Tensor | None) -> Tensor:
     """Logits (B, WORDS) of the next word (Ho & Salimans 2022 for the guidance)."""
     known = torch.tensor([[g.slot, g.x, g.y, g.low, g.high] for g in grammars]).to(told.device)
     words = torch.tensor(before).to(told.device)
