@@ -27,6 +27,7 @@ TONICS = tuple(range(12))  # semitones above C
 KINDS: dict[str, tuple[Any, ...]] = {"rhythm": RHYTHMS, "metre": METRES, "mode": MODES, "tonic": TONICS,
                                      "region": REGIONS, "bars": BARS}  # fmt: skip
 SIGNS = ("|", "||", ":|", "::", "|1", ":|2")
+_LAST_SIGNS = ("||", ":|")
 LENGTHS = (6, 12, 18, 24, 36, 42, 48, 60, 72, 84, 96, 108, 120, 144, 180, 192)
 TRIPLETS = (4, 8, 16)  # each three of which fill a length
 TICKS = (*LENGTHS, *TRIPLETS)
@@ -78,11 +79,12 @@ def tonic_of(key: Key) -> int:
 
 
 class Grammar:
-    """Where a tune stands after some words, and which may follow. Whole bars are kept to when it is `strict`; real
-    tunes may break the rule, and what is known of a place is told all the same."""
+    """Where a tune stands after some words, and which may follow. Whole bars are kept to when it is `strict`, and then
+    the tune ends with the bar that is the `asked`-th, pickups not counted; real tunes may break the rule, and what is
+    known of a place is told all the same."""
 
-    def __init__(self, *, strict: bool = True) -> None:
-        self.strict = strict
+    def __init__(self, *, strict: bool = True, asked: int | None = None) -> None:
+        self.strict, self.asked = strict, asked
         self.told: dict[str, Any] = {}
         self.full = self.left = 0
         self.length = _USUAL
@@ -156,10 +158,15 @@ class Grammar:
             return _tellable(tuple(kind for kind in KINDS if kind not in self.told))
         if not self.strict:
             return _anything(LENGTH <= self._last < REST, SIGN <= self._last < LENGTH)
-        ended = SIGN < self._last < LENGTH and SIGNS[self._last - SIGN] in ("||", ":|")
-        may_end = ended and self.bars >= _SHORTEST and not self.owed
+        ended = SIGN < self._last < LENGTH and SIGNS[self._last - SIGN] in _LAST_SIGNS
+        may_end = ended and self.bars >= (self.asked or _SHORTEST) and not self.owed
         room = self.left if not (self._first and self.owed) else self.left - (self.full - self.owed)
-        return _followers(room, self.length, self.triplet, LENGTH <= self._last < REST, self._signs, may_end)
+        signs = self._signs
+        if self.asked and self.bars == self.asked - 1 and not (self._first and self.left):  # no pickup: the last bar
+            signs = _LAST_SIGNS if self.may_end_with_bar else ()
+        elif self.asked and self.bars == self.asked:
+            room, signs = 0, ()
+        return _followers(room, self.length, self.triplet, LENGTH <= self._last < REST, signs, may_end)
 
 
 @lru_cache(maxsize=65536)

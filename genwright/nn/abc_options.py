@@ -42,7 +42,9 @@ class TuneOptions(Settings):
     metre: str = Field("", description=f"{', '.join(METRES)}")
     rhythm: str = Field("", description=f"{', '.join(RHYTHMS[1:])}")
     region: str = Field("", description=f"{', '.join(REGIONS[1:])}")
-    bars: int | None = Field(None, ge=4, le=64, description=f"About how many bars are written; of {BARS} the nearest")
+    bars: int | None = Field(
+        None, ge=4, le=64, description=f"How many bars are written, beside pickups; of {BARS} the nearest"
+    )
     melody: str = Field("", max_length=40_000, description="A tune as ABC to go on from, or to vary")
     use: Literal["continue", "vary"] = Field("continue", description="What is done with the melody")
     keep: float | None = Field(

@@ -22,7 +22,7 @@ from genwright.judging.metrics import (
     tune_likeness,
 )
 from genwright.media.abc import read_tune
-from genwright.media.score import KNOWN, WORDS, Grammar, bars_of, word_of
+from genwright.media.score import END, KNOWN, WORDS, Grammar, bars_of, word_of
 from genwright.nn.abc_lm import AbcLM, packed
 from genwright.nn.abc_options import AbcConfig, TuneOptions
 from genwright.nn.abc_writing import Wish, write
@@ -136,12 +136,27 @@ def test_random_weights_write_whole_bars() -> None:
     assert sum(bars_of(made.tune("")).wrong for made in loose) > 0, "the mask is what keeps them whole"
 
 
+@pytest.mark.parametrize("asked", [4, 16])
+def test_as_many_bars_are_written_as_are_asked_for(taught: AbcLM, asked: int) -> None:
+    """Whatever the weights: random ones, and taught ones that would write eight."""
+    for learner in (model(1), taught):
+        for made in write(
+            learner, [Wish(0, TuneOptions(temperature=2.0), {"metre": "3/8", "bars": asked}, k) for k in range(8)]
+        ):
+            bars = bars_of(made.tune(""))
+            if made.is_cut:
+                continue
+            assert bars.wrong == 0
+            assert asked <= bars.all <= asked + 7, "beside pickups"
+            assert made.words[-1] == END
+
+
 def test_what_is_written_is_as_likely_as_all_places_at_once_say(taught: AbcLM) -> None:
     """The cache, a word at a time, beside the whole tune in one pass under the same mask."""
     told = {"rhythm": "jig", "metre": "6/8", "mode": "major", "tonic": 7, "region": "Ireland", "bars": 16}
     for made in write(taught, [Wish(0, TuneOptions(temperature=0.7), told, k) for k in range(2)]):
         words = [word_of(kind, value) for kind, value in told.items()] + made.words[: made.chosen]
-        grammar, known, masks = Grammar(), [], []
+        grammar, known, masks = Grammar(asked=16), [], []
         for word in words:
             known.append(grammar.known)
             masks.append(grammar.allowed)
