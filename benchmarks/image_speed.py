@@ -58,7 +58,8 @@ CONTENDERS = {  # name: (interpreter, what it is)
     "paint-int8": ("own", "the same with dtype: int8 (fewer bits: not the equal network)"),
     "paint-diffusers": ("peer", "diffusers' DiT, FlowMatchEulerDiscreteScheduler, no guidance, to PNG"),
     "guided-ours": ("own", "Genwright, Euler, guidance at every step"),
-    "guided-shipped": ("own", "Genwright, Euler, guidance in the interval it ships with"),
+    "guided-interval": ("own", "Genwright, Euler, guidance in the interval it ships with: 13 of 20 steps"),
+    "guided-shipped": ("own", "the same with 4 tokens of the caption and the seams' convolutions"),
     "guided-diffusers": ("peer", "diffusers' DiT, Euler, guidance at every step"),
     "paint-unet": ("peer", "denoising-diffusion-pytorch: U-Net, DDIM, as many steps"),
     "tokens-ours": ("own", "Genwright's DALL-E: words to PNG, 64 tokens a picture"),
@@ -69,7 +70,8 @@ CONTENDERS = {  # name: (interpreter, what it is)
 }
 PAIRS = [  # ours, theirs
     ("train-ours", "train-diffusers"), ("train-shipped", "train-diffusers"), ("train-shipped", "train-unet"),
-    ("paint-ours", "paint-diffusers"), ("guided-ours", "guided-diffusers"), ("guided-shipped", "guided-diffusers"),
+    ("paint-ours", "paint-diffusers"), ("guided-ours", "guided-diffusers"), ("guided-interval", "guided-diffusers"),
+    ("guided-shipped", "guided-diffusers"),
     ("paint-int8", "paint-diffusers"), ("paint-ours", "paint-unet"), ("tokens-ours", "tokens-dalle"),
     ("tokens-ours", "tokens-cached"), ("gan-ours", "gan-stylegan2"),
 ]  # fmt: skip
@@ -923,7 +925,7 @@ def declare_vision() -> None:
 WORK: dict[tuple[str, str], Callable[..., None]] = {
     ("train", "ours"): train_ours, ("train", "shipped"): train_ours, ("train", "diffusers"): train_diffusers,
     ("train", "unet"): train_unet, ("paint", "ours"): paint_ours, ("guided", "ours"): paint_ours,
-    ("guided", "shipped"): paint_ours, ("paint", "int8"): paint_ours, ("paint", "diffusers"): paint_diffusers,
+    ("guided", "interval"): paint_ours, ("guided", "shipped"): paint_ours, ("paint", "int8"): paint_ours, ("paint", "diffusers"): paint_diffusers,
     ("guided", "diffusers"): paint_diffusers, ("paint", "unet"): paint_unet,
     ("tokens", "ours"): tokens_ours, ("tokens", "dalle"): tokens_dalle, ("tokens", "cached"): tokens_dalle,
     ("gan", "ours"): gan_ours, ("gan", "stylegan2"): gan_stylegan2,
