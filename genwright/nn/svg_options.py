@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from genwright.core.plugin import Settings
 from genwright.media.strokes import SHORTEST
 
+AT_ONCE = 64  # drawings written together
 _COLOUR = re.compile(r"#(?:[0-9a-fA-F]{3}|[0-9a-fA-F]{6})|[a-zA-Z]{3,24}|(?:rgb|hsl)\([0-9%., ]{5,40}\)")
 
 
@@ -41,6 +42,9 @@ class DrawingOptions(Settings):
     temperature: float = Field(0.6, ge=0, le=4, description="How freely words are drawn; 0 takes the likeliest")
     top_p: float = Field(0.95, gt=0, le=1, description="Words are drawn from the likeliest that have this share")
     guidance: float = Field(1.5, ge=0, le=20, description="How strictly the words are kept to; 1 is without guidance")
+    candidates: int = Field(
+        1, ge=1, le=AT_ONCE, description="Drawings for each that is kept: the one that its words explain best"
+    )
     stroke_width: float = Field(2.0, gt=0, le=8, description="Width of the lines, of 24 units")
     colour: str = Field("currentColor", description="Of the lines: #e33, tomato, rgb(200, 30, 30)")
     size: int | None = Field(
