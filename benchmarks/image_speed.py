@@ -925,7 +925,8 @@ def declare_vision() -> None:
 WORK: dict[tuple[str, str], Callable[..., None]] = {
     ("train", "ours"): train_ours, ("train", "shipped"): train_ours, ("train", "diffusers"): train_diffusers,
     ("train", "unet"): train_unet, ("paint", "ours"): paint_ours, ("guided", "ours"): paint_ours,
-    ("guided", "interval"): paint_ours, ("guided", "shipped"): paint_ours, ("paint", "int8"): paint_ours, ("paint", "diffusers"): paint_diffusers,
+    ("guided", "interval"): paint_ours, ("guided", "shipped"): paint_ours, ("paint", "int8"): paint_ours,
+    ("paint", "diffusers"): paint_diffusers,
     ("guided", "diffusers"): paint_diffusers, ("paint", "unet"): paint_unet,
     ("tokens", "ours"): tokens_ours, ("tokens", "dalle"): tokens_dalle, ("tokens", "cached"): tokens_dalle,
     ("gan", "ours"): gan_ours, ("gan", "stylegan2"): gan_stylegan2,

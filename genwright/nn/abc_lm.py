@@ -29,15 +29,13 @@ from genwright.media.tune_words import facts_in, facts_of
 from .abc_options import AbcConfig, TuneOptions
 from .abc_writing import play, play_many
 from .captions import words_of
-from .keeping import Keeping
 from .packing import IGNORE, Packed, pack
-from .small_lm import SmallLM, end_to_end
+from .small_lm import SmallLearner, SmallLM, end_to_end
 
 _TOLD = len(KINDS)
-_AT_ONCE = 64  # rows whose likelihood is told together
 
 
-class AbcLM(Keeping):
+class AbcLM(SmallLearner):
     """Learner, Batched and Scorer of the floor's contracts."""
 
     engine, gives = "abc_lm", "audio"
@@ -90,23 +88,8 @@ class AbcLM(Keeping):
             logits, batch.targets, ignore_index=IGNORE, reduction="sum", label_smoothing=label_smoothing
         )
 
-    def likelihood(self, examples: Sequence[Example]) -> Iterator[Likelihood]:
-        """What the model makes of each tune after it is told what it is. A row that cannot be learned from counts
-        nothing: its likelihood is of no words."""
-        for start in range(0, len(examples), _AT_ONCE):
-            read = [self._read(example) for example in examples[start : start + _AT_ONCE]]
-            found = iter(self._likelihoods([row for row in read if row is not None]))
-            yield from (next(found) if row is not None else Likelihood(0.0, 0, 0) for row in read)
-
-    def _read(self, example: Example) -> dict[str, Any] | None:
-        try:
-            return self.encode(example).sequences[0]
-        except Unlearnable:
-            return None
-
-    def _likelihoods(self, rows: Sequence[dict[str, Any]]) -> list[Likelihood]:
-        if not rows:
-            return []
+    def likelihoods(self, rows: Sequence[dict[str, Any]]) -> list[Likelihood]:
+        """Of the notes, after what they are is told."""
         batch = packed([_sequence(row, range(_TOLD), None) for row in rows]).to(self.device)
         with self.answering():
             chances = self._logits(batch).log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]

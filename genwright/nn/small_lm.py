@@ -8,7 +8,7 @@ to say (media/strokes.py, media/score.py), and the learner's to keep to.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +17,40 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genwright.core.data import Example
+from genwright.core.model import Encoded, Likelihood, Unlearnable
+
+from .keeping import Keeping
+
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+_AT_ONCE = 64  # rows whose likelihood is told together
 _WASTE = 1.25  # slots of a padded run of attention for each real one
+
+
+class SmallLearner(Keeping):
+    """What the learners of such networks share: a row has one answer, and its likelihood is of that."""
+
+    def likelihood(self, examples: Sequence[Example]) -> Iterator[Likelihood]:
+        """What the model makes of each row's answer. A row that cannot be learned from counts nothing: its likelihood
+        is of no words."""
+        for start in range(0, len(examples), _AT_ONCE):
+            read = [self._read(example) for example in examples[start : start + _AT_ONCE]]
+            rows = [row for row in read if row is not None]
+            found = iter(self.likelihoods(rows) if rows else ())
+            yield from (next(found) if row is not None else Likelihood(0.0, 0, 0) for row in read)
+
+    def likelihoods(self, rows: Sequence[dict[str, Any]]) -> list[Likelihood]:
+        """Of encoded rows, at least one."""
+        raise NotImplementedError
+
+    def encode(self, example: Example, *, supervise: str = "answer") -> Encoded:
+        raise NotImplementedError
+
+    def _read(self, example: Example) -> dict[str, Any] | None:
+        try:
+            return self.encode(example).sequences[0]
+        except Unlearnable:
+            return None
 
 
 class SmallLM(nn.Module):
@@ -189,7 +221,8 @@ def bare(part: nn.Module) -> Any:
         return [bare(one) for one in part]
     if isinstance(part, SmallLM | Block):
         inside = {name: bare(one) for name, one in part.named_children()}
-        return partial(type(part).forward, SimpleNamespace(**inside, heads=getattr(part, "heads", 0)))
+        stands_for: Any = SimpleNamespace(**inside, heads=getattr(part, "heads", 0))
+        return partial(type(part).forward, stands_for)
     return part
 
 

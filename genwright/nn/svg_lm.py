@@ -24,18 +24,16 @@ from genwright.media.picture import read_svg
 from genwright.media.strokes import LAST, SLOTS, WORDS, places_of, words_of_drawing
 
 from .captions import Meaning, Reader, Words, words_of
-from .keeping import Keeping
 from .packing import Packed, pack
 from .picture_rows import stacked
-from .small_lm import SmallLM, end_to_end
+from .small_lm import SmallLearner, SmallLM, end_to_end
 from .svg_options import DrawingOptions, SvgConfig
 from .svg_writing import allowed, draw, draw_many
 
 _KNOWN = ("slots", "xs", "ys", "lows", "highs")
-_AT_ONCE = 64  # rows whose likelihood is told together
 
 
-class SvgLM(Keeping):
+class SvgLM(SmallLearner):
     """Learner, Batched and Scorer of the floor's contracts."""
 
     engine, gives = "svg_lm", "image"
@@ -100,23 +98,8 @@ class SvgLM(Keeping):
         spread = -(chances.masked_fill(~there, 0).sum(1) / there.sum(1)).sum()
         return (1 - label_smoothing) * total + label_smoothing * spread
 
-    def likelihood(self, examples: Sequence[Example]) -> Iterator[Likelihood]:
-        """What the model makes of each drawing by its first caption. A row that cannot be learned from (a filled area
-        in it) counts nothing: its likelihood is of no words."""
-        for start in range(0, len(examples), _AT_ONCE):
-            read = [self._read(example) for example in examples[start : start + _AT_ONCE]]
-            found = iter(self._likelihoods([row for row in read if row is not None]))
-            yield from (next(found) if row is not None else Likelihood(0.0, 0, 0) for row in read)
-
-    def _read(self, example: Example) -> dict[str, Any] | None:
-        try:
-            return self.encode(example).sequences[0]
-        except Unlearnable:
-            return None
-
-    def _likelihoods(self, rows: Sequence[dict[str, Any]]) -> list[Likelihood]:
-        if not rows:
-            return []
+    def likelihoods(self, rows: Sequence[dict[str, Any]]) -> list[Likelihood]:
+        """Of the drawings, each by its first caption."""
         batch = self._packed(rows, [0] * len(rows)).to(self.device)
         with self.answering():
             told = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
