@@ -166,7 +166,7 @@ class Kokoro:
         return sorted(path.stem for path in (self.folder / "voices").glob("*.bin"))
 
     def usual(self, language: str) -> str:
-        return "zf_xiaoxiao" if language == "zh" else "af_heart"
+        return "zf_xiaoyi" if language == "zh" else "af_heart"
 
     def limit(self) -> int:
         return MAX_TOKENS

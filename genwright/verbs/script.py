@@ -33,7 +33,7 @@ from genwright.core.plugin import sentences
 from .speaking import VoiceChoice
 
 CAST = ("af_heart", "am_michael", "bf_emma", "bm_george", "af_bella", "am_fenrir")  # for voices that nobody chose
-CHINESE_CAST = ("zf_xiaoxiao", "zm_yunxi", "zf_xiaoyi", "zm_yunjian")
+CHINESE_CAST = ("zf_xiaoyi", "zm_yunxi", "zf_xiaoxiao", "zm_yunjian")
 _FRONT = re.compile(r"\A---[ \t]*\n(?P<inside>(?:(?!---).*\n)*)---[ \t]*(?:\n|\Z)")
 _TURN = re.compile(r"([^\W\d_][\w .'·-]{0,39})[:：]\s*(.*)")
 _PAUSE = re.compile(r"[(\[（]\s*(?:pause|停顿)\s*(\d{1,2}(?:\.\d{1,3})?)?\s*(?:s|seconds|秒)?\s*[)\]）]", re.IGNORECASE)
