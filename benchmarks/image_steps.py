@@ -1,11 +1,13 @@
 """How few steps from noise to picture are enough? Euler and Heun at 1 to 20 steps, by one model that learns here first.
 
     python benchmarks/image_steps.py --budget 60
+    python benchmarks/image_steps.py --model emoji --guidance 3 --sheet steps.png
 
-The model learns the drawn shapes of image_speed.py for `--budget` processor seconds. Then each way paints the same
-pictures from the same noise. `asks` counts what a picture asks of the network (twice where it is guided). `apart` is
-the root mean square distance, in grey levels of 255, to the same pictures painted in 100 steps of Heun; `odd` is that
-to the nearest of 4,096 drawn pictures of the same kind, beside what held-out drawn pictures have.
+The model learns the drawn shapes of image_speed.py for `--budget` processor seconds, or is a card or run that paints
+the things of emoji_sheet.py. Then each way paints the same pictures from the same noise. `asks` counts what a picture
+asks of the network (twice where it is guided). `apart` is the root mean square distance, in grey levels of 255, to the
+same pictures painted in 100 steps of Heun; `odd` is that to the nearest of 4,096 drawn pictures of the same kind,
+beside what held-out drawn pictures have.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from emoji_sheet import THINGS
 from image_speed import KINDS, caption, drawn, machine, our_fit, our_model, our_rows
 
 WAYS = [(sampler, steps) for steps in (1, 2, 4, 8, 20) for sampler in ("euler", "heun")]
@@ -28,6 +31,8 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=60, help="processor seconds of learning")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--guidance", type=float, nargs="*", default=[1.0, 3.0])
+    parser.add_argument("--model", help="a card or run of pictures, instead of learning")
+    parser.add_argument("--sheet", type=Path, help="with --model: everything painted, a line for each way")
     args = parser.parse_args()
     import torch
 
@@ -35,9 +40,9 @@ def main() -> None:
     print("\n".join(f"{key}: {value}" for key, value in machine().items()))
     with tempfile.TemporaryDirectory() as folder:
         job = SHAPE | {"threads": args.threads, "folder": folder}
-        learner = taught(job, args.budget)
+        learner = shipped(args.model) if args.model else taught(job, args.budget)
         for guidance in args.guidance:
-            compare(learner, job, guidance)
+            compare(learner, job, guidance, args)
 
 
 def taught(job: dict[str, Any], budget: float) -> Any:
@@ -50,35 +55,55 @@ def taught(job: dict[str, Any], budget: float) -> Any:
     return learner
 
 
-def compare(learner: Any, job: dict[str, Any], guidance: float) -> None:
+def shipped(name: str) -> Any:
+    from genwright.verbs.models import open_model
+
+    return open_model(name)
+
+
+def compare(learner: Any, job: dict[str, Any], guidance: float, args: argparse.Namespace) -> None:
     import numpy as np
 
+    from genwright.media.picture import contact_sheet
+
+    def seen(made: Any) -> str:
+        return f"{odd(made, range(len(KINDS)), known):6.1f}" if known else ""
+
     pictures, kinds = drawn(job["size"], 4096, 1)
-    known = {kind: pictures[np.array(kinds) == kind].astype(np.float32) for kind in range(len(KINDS))}
-    real, theirs = drawn(job["size"], len(KINDS), 2)
-    print(f"\nguidance {guidance:g}; odd of real pictures: {odd(real, theirs, known):.1f}")
-    best = painted(learner, job, "heun", 100, guidance)[0]
-    print(f"  {'':10} {'asks':>5} {'apart':>6} {'odd':>6} {'pictures a CPU s':>17}")
-    print(f"  {'heun 100':10} {'':5} {'':6} {odd(best, range(len(KINDS)), known):6.1f}")
+    known = {k: pictures[np.array(kinds) == k].astype(np.float32) for k in range(len(KINDS)) if not args.model}
+    words = list(THINGS) if args.model else [caption(kind) for kind in range(len(KINDS))]
+    print(
+        f"\nguidance {guidance:g}"
+        + ("" if args.model else f"; odd of real: {odd(*drawn(job['size'], 30, 2), known):.1f}")
+    )
+    best, _, _, files = painted(learner, job, "heun", 100, guidance, words)
+    print(f"  {'':10} {'asks':>5} {'apart':>6} {'pictures a CPU s':>17} {'odd' if known else '':>6}")
+    print(f"  {'heun 100':10} {'':5} {'':6} {'':17} {seen(best)}")
     for sampler, steps in WAYS:
-        made, asks, speed = painted(learner, job, sampler, steps, guidance)
+        made, asks, speed, some = painted(learner, job, sampler, steps, guidance, words)
         apart = float(np.sqrt(np.square(made.astype(np.float32) - best).mean()))
-        print(
-            f"  {sampler:5}{steps:5} {asks:5.1f} {apart:6.1f} {odd(made, range(len(KINDS)), known):6.1f} {speed:17.1f}"
-        )
+        print(f"  {sampler:5}{steps:5} {asks:5.1f} {apart:6.1f} {speed:17.1f} {seen(made)}", flush=True)
+        files += some
+    if args.sheet:
+        said = [f"{way} {word}" for way in ("heun 100", *(f"{a} {b}" for a, b in WAYS)) for word in words]
+        contact_sheet(files, said, args.sheet, columns=len(words))
 
 
-def painted(learner: Any, job: dict[str, Any], sampler: str, steps: int, guidance: float) -> tuple[Any, float, float]:
-    """One picture of each kind, what one asks of the network, and pictures a processor second."""
+def painted(
+    learner: Any, job: dict[str, Any], sampler: str, steps: int, guidance: float, words: list[str]
+) -> tuple[Any, float, float, list[Path]]:
+    """One picture of each, what one asks of the network, pictures a processor second, and their files."""
     import numpy as np
     from PIL import Image
 
     from genwright.core import Request, user
 
     options = {"steps": steps, "sampler": sampler, "guidance": guidance, "snap": 0}
+    place = Path(job["folder"], f"{sampler}-{steps}")
+    place.mkdir(exist_ok=True)
     asked = [
-        Request(messages=(user(caption(kind)),), seed=kind, options=options, out=Path(job["folder"], f"{kind}.png"))
-        for kind in range(len(KINDS))
+        Request(messages=(user(said),), seed=number, options=options, out=place / f"{number}.png")
+        for number, said in enumerate(words)
     ]
     counts: list[int] = []
     with learner.answering() as module:
@@ -87,8 +112,9 @@ def painted(learner: Any, job: dict[str, Any], sampler: str, steps: int, guidanc
     answers = dict(learner.generate_many(asked))
     used = time.process_time() - began
     hook.remove()
-    made = np.stack([np.asarray(Image.open(answers[kind].parts[0].path)) for kind in range(len(KINDS))])
-    return made, sum(counts) / len(KINDS), len(KINDS) / used
+    files = [answers[number].parts[0].path for number in range(len(words))]
+    made = np.stack([np.asarray(Image.open(file)) for file in files])
+    return made, sum(counts) / len(words), len(words) / used, files
 
 
 def odd(made: Any, kinds: Any, known: dict[int, Any]) -> float:
