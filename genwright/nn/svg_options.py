@@ -45,6 +45,12 @@ class DrawingOptions(Settings):
     candidates: int = Field(
         1, ge=1, le=AT_ONCE, description="Drawings for each that is kept: the one that its words explain best"
     )
+    nearest: float = Field(
+        0.6,
+        ge=0,
+        le=1,
+        description="Words as alike as this (cosine) to a name that was taught are taken for it; 1: never",
+    )
     stroke_width: float = Field(2.0, gt=0, le=8, description="Width of the lines, of 24 units")
     colour: str = Field("currentColor", description="Of the lines: #e33, tomato, rgb(200, 30, 30)")
     size: int | None = Field(

