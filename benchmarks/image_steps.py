@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--guidance", type=float, nargs="*", default=[1.0, 3.0])
     parser.add_argument("--model", help="a card or run of pictures, instead of learning")
-    parser.add_argument("--sheet", type=Path, help="with --model: everything painted, a line for each way")
+    parser.add_argument(
+        "--sheet", type=Path, help="everything painted, a line for each way; its name is given the guidance"
+    )
     args = parser.parse_args()
     import torch
 
@@ -69,8 +71,10 @@ def compare(learner: Any, job: dict[str, Any], guidance: float, args: argparse.N
     def seen(made: Any) -> str:
         return f"{odd(made, range(len(KINDS)), known):6.1f}" if known else ""
 
-    pictures, kinds = drawn(job["size"], 4096, 1)
-    known = {k: pictures[np.array(kinds) == k].astype(np.float32) for k in range(len(KINDS)) if not args.model}
+    known: dict[int, Any] = {}
+    if not args.model:
+        pictures, kinds = drawn(job["size"], 4096, 1)
+        known = {kind: pictures[np.array(kinds) == kind].astype(np.float32) for kind in range(len(KINDS))}
     words = list(THINGS) if args.model else [caption(kind) for kind in range(len(KINDS))]
     print(
         f"\nguidance {guidance:g}"
@@ -86,7 +90,7 @@ def compare(learner: Any, job: dict[str, Any], guidance: float, args: argparse.N
         files += some
     if args.sheet:
         said = [f"{way} {word}" for way in ("heun 100", *(f"{a} {b}" for a, b in WAYS)) for word in words]
-        contact_sheet(files, said, args.sheet, columns=len(words))
+        contact_sheet(files, said, args.sheet.with_stem(f"{args.sheet.stem}-{guidance:g}"), columns=len(words))
 
 
 def painted(

@@ -116,7 +116,7 @@ def _generate_files(args: Namespace, screen: Screen, answerer: Any, prompt: str)
     """Answers that are files: pictures, sound. Without --out they are named after the prompt, beside each other."""
     modality = shelves["modalities"].load(answerer.gives).modality
     out = Path(args.out) if args.out else _free_name(prompt, modality.suffix)
-    files: list[str] = []
+    files, understood = list[str](), prompt
     screen.tell.stage(f"Making {out.name}")
     try:
         for part in answerer.ask(_asked(args, prompt), **_options(args), out=out):
@@ -124,8 +124,11 @@ def _generate_files(args: Namespace, screen: Screen, answerer: Any, prompt: str)
                 screen.tell.advance()
             elif part.path and "partial" not in (part.meta or {}):
                 files.append(str(part.path))
+                understood = (part.meta or {}).get("understood") or prompt
     finally:
         answerer.close()
+    if understood != prompt:
+        screen.tell.note(f"Understood as: {understood}")
     for file in files:
         screen.show(modality, Part(answerer.gives, path=Path(file)))
         screen.say(file)

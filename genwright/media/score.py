@@ -93,7 +93,7 @@ class Grammar:
         self.pickup, self.owed = 0, 0  # ticks of the section's pickup; that the next must have
         self._first = True  # of the section
         self._last = TOLD
-        self.is_done = False
+        self.is_done = self.is_first_ending = False
         self.wrong = 0  # bars that are none
 
     def put(self, word: int) -> None:
@@ -129,6 +129,7 @@ class Grammar:
         if ends:
             self.section, self.pickup = self.section + 1, 0
         self._first, self.left, self.triplet = ends, self.full, 0
+        self.is_first_ending = sign == "|1" or (self.is_first_ending and sign == "|")
 
     def _may_close(self, sign: str) -> bool:
         return sign in self._signs
@@ -162,9 +163,13 @@ class Grammar:
         may_end = ended and self.bars >= (self.asked or _SHORTEST) and not self.owed
         room = self.left if not (self._first and self.owed) else self.left - (self.full - self.owed)
         signs = self._signs
-        if self.asked and self.bars == self.asked - 1 and not (self._first and self.left):  # no pickup: the last bar
-            signs = _LAST_SIGNS if self.may_end_with_bar else ()
-        elif self.asked and self.bars == self.asked:
+        still = (self.asked or 0) - self.bars  # bars to be written, this one among them
+        if self.asked and not (self._first and self.left):  # no pickup
+            if still == 1:
+                signs = _LAST_SIGNS if self.may_end_with_bar else ()
+            elif still == 2:  # a first ending wants its second
+                signs = tuple(s for s in signs if s == ":|2" or not (self.is_first_ending or s == "|1"))
+        if self.asked and still == 0:
             room, signs = 0, ()
         return _followers(room, self.length, self.triplet, LENGTH <= self._last < REST, signs, may_end)
 

@@ -29,13 +29,14 @@ from genwright.media.tune_words import facts_in, facts_of
 from .abc_options import AbcConfig, TuneOptions
 from .abc_writing import play, play_many
 from .captions import words_of
+from .keeping import Keeping
 from .packing import IGNORE, Packed, pack
-from .small_lm import SmallLearner, SmallLM, end_to_end
+from .small_lm import SmallLM, end_to_end, likelihood_of
 
 _TOLD = len(KINDS)
 
 
-class AbcLM(SmallLearner):
+class AbcLM(Keeping):
     """Learner, Batched and Scorer of the floor's contracts."""
 
     engine, gives = "abc_lm", "audio"
@@ -88,8 +89,11 @@ class AbcLM(SmallLearner):
             logits, batch.targets, ignore_index=IGNORE, reduction="sum", label_smoothing=label_smoothing
         )
 
-    def likelihoods(self, rows: Sequence[dict[str, Any]]) -> list[Likelihood]:
-        """Of the notes, after what they are is told."""
+    def likelihood(self, examples: Sequence[Example]) -> Iterator[Likelihood]:
+        """What the model makes of each tune after it is told what it is."""
+        return likelihood_of(examples, self.encode, self._likelihoods)
+
+    def _likelihoods(self, rows: Sequence[dict[str, Any]]) -> list[Likelihood]:
         batch = packed([_sequence(row, range(_TOLD), None) for row in rows]).to(self.device)
         with self.answering():
             chances = self._logits(batch).log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]

@@ -131,7 +131,9 @@ class _Row:
 
     def __init__(self, wish: Wish):
         self.wish, self.chance = wish, random.Random(wish.seed)
-        asked = None if wish.script.bars else wish.told.get("bars")
+        asked = None if wish.script.ends else wish.told.get("bars")
+        if asked and asked <= len(wish.script.bars):
+            asked = None  # so many are given
         self.grammar = Grammar(strict=wish.how.whole_bars, asked=asked)
         self.words, self.logprob, self.chosen = list[int](), 0.0, 0
         self.forced: int | None = None

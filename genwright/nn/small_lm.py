@@ -20,37 +20,9 @@ from torch.nn import functional as F
 from genwright.core.data import Example
 from genwright.core.model import Encoded, Likelihood, Unlearnable
 
-from .keeping import Keeping
-
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 _AT_ONCE = 64  # rows whose likelihood is told together
 _WASTE = 1.25  # slots of a padded run of attention for each real one
-
-
-class SmallLearner(Keeping):
-    """What the learners of such networks share: a row has one answer, and its likelihood is of that."""
-
-    def likelihood(self, examples: Sequence[Example]) -> Iterator[Likelihood]:
-        """What the model makes of each row's answer. A row that cannot be learned from counts nothing: its likelihood
-        is of no words."""
-        for start in range(0, len(examples), _AT_ONCE):
-            read = [self._read(example) for example in examples[start : start + _AT_ONCE]]
-            rows = [row for row in read if row is not None]
-            found = iter(self.likelihoods(rows) if rows else ())
-            yield from (next(found) if row is not None else Likelihood(0.0, 0, 0) for row in read)
-
-    def likelihoods(self, rows: Sequence[dict[str, Any]]) -> list[Likelihood]:
-        """Of encoded rows, at least one."""
-        raise NotImplementedError
-
-    def encode(self, example: Example, *, supervise: str = "answer") -> Encoded:
-        raise NotImplementedError
-
-    def _read(self, example: Example) -> dict[str, Any] | None:
-        try:
-            return self.encode(example).sequences[0]
-        except Unlearnable:
-            return None
 
 
 class SmallLM(nn.Module):
@@ -181,7 +153,7 @@ class Cache:
     """Rows that are written together, a place at a time: their keys and values, and the net to ask."""
 
     def __init__(self, net: SmallLM, rows: int, device: torch.device):
-        self.net, shape = bare(net), net.shape
+        self.net, shape = unwrapped(net), net.shape
         size = (2, rows, shape.heads, shape.longest, shape.width // shape.heads)
         self.layers = [torch.zeros(size, device=device) for _ in net.blocks]
         self.place = 0
@@ -205,7 +177,7 @@ class Cache:
         self.layers = [layer[:, rows] for layer in self.layers]
 
 
-def bare(part: nn.Module) -> Any:
+def unwrapped(part: nn.Module) -> Any:
     """What `part` does, without the bookkeeping of modules, which is a fifth of the time of a small step. Its weights
     are those of `part`; what is not known here (an adapter) stays as it is."""
     if type(part) is nn.Dropout and not part.training:
@@ -218,12 +190,29 @@ def bare(part: nn.Module) -> Any:
     if type(part) is nn.Embedding:
         return lambda index, table=part.weight: table[index]
     if type(part) is nn.ModuleList:
-        return [bare(one) for one in part]
+        return [unwrapped(one) for one in part]
     if isinstance(part, SmallLM | Block):
-        inside = {name: bare(one) for name, one in part.named_children()}
+        inside = {name: unwrapped(one) for name, one in part.named_children()}
         stands_for: Any = SimpleNamespace(**inside, heads=getattr(part, "heads", 0))
         return partial(type(part).forward, stands_for)
     return part
+
+
+def likelihood_of(
+    examples: Sequence[Example], encode: Callable[[Example], Encoded], each: Callable[[Sequence[Any]], list[Likelihood]]
+) -> Iterator[Likelihood]:
+    """What a model makes of the answer of each example: `each` tells it of encoded rows, some together. A row that
+    cannot be learned from counts nothing: its likelihood is of no words."""
+    for start in range(0, len(examples), _AT_ONCE):
+        rows: list[Any] = []
+        for example in examples[start : start + _AT_ONCE]:
+            try:
+                rows.append(encode(example).sequences[0])
+            except Unlearnable:
+                rows.append(None)
+        there = [row for row in rows if row is not None]
+        found = iter(each(there) if there else ())
+        yield from (next(found) if row is not None else Likelihood(0.0, 0, 0) for row in rows)
 
 
 def drawn(logits: Tensor, temperature: Tensor, top_p: Tensor, chance: Tensor) -> tuple[list[int], list[float]]:

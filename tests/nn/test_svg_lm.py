@@ -283,8 +283,8 @@ def test_words_are_taken_for_the_nearest_name_that_was_taught_in_whatever_langua
     learner = model(text_encoder="usem3")
     examples = rows(tmp_path)
     learner.survey(examples)
-    named = {example.prompt[0].text for example in examples}
-    assert set(learner.names) == named
+    assert {"a small circle", "圆形", "circle, small"} <= {*learner.names}, "the words asked, and short captions"
+    assert all(len(name) <= 40 for name in learner.names)
     learner.names = ("house", "coffee", "shopping cart", "cat")
     for asked, name in (("房子", "house"), ("a cup of coffee", "coffee"), ("购物车", "shopping cart"), ("猫", "cat")):
         (part,) = ask(learner, asked, out=tmp_path / "a.svg")
