@@ -8,6 +8,8 @@ number give the same bytes.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
@@ -137,6 +139,31 @@ def font_for(text: str, size: int, file: str = "", *, boxes: bool = False) -> An
     return ImageFont.load_default(size)
 
 
+class Lettering:
+    """Writes a text that may have Chinese and Latin letters in it, each by a font that has them, on one line. Raises
+    UsageError as `font_for` does."""
+
+    def __init__(self, text: str, size: int, file: str = "", *, boxes: bool = False):
+        wide = font_for(text, size, file, boxes=boxes)
+        self.fonts = (wide if file else font_for("", size), wide)
+        self.rise = max(font.getmetrics()[0] for font in self.fonts)
+
+    def getlength(self, text: str) -> float:
+        """Pixels from one end to the other."""
+        return float(sum(font.getlength(run) for run, font in self._runs(text)))
+
+    def write(self, draw: Any, place: tuple[float, float], text: str, fill: Any) -> None:
+        """`place` is the upper left corner."""
+        x, y = place
+        for run, font in self._runs(text):
+            draw.text((x, y + self.rise), run, fill=fill, font=font, anchor="ls")
+            x += font.getlength(run)
+
+    def _runs(self, text: str) -> Iterator[tuple[str, Any]]:
+        for wide, letters in groupby(text, lambda char: char > "\u2e7f"):
+            yield "".join(letters), self.fonts[wide]
+
+
 # -- the three -------------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +217,7 @@ def _cover(thing: Any, ground: tuple[int, int, int], size: tuple[int, int], how:
     top = margin + (box[1] - leading) // 2 if wide else size[1] - words[1] + margin
     draw = ImageDraw.Draw(whole)
     for text, font, height in lines:
-        draw.text((margin, top), text, fill=ink, font=font)
+        font.write(draw, (margin, top), text, ink)
         top += height
     return whole.convert("RGB")
 
@@ -201,7 +228,7 @@ def _set_in(box: tuple[int, int], how: Design) -> tuple[list[tuple[str, Any, int
         found = []
         for text, points in ((how.title, size), (how.subtitle, max(8, round(size * 0.45)))):
             if text.strip():
-                font = font_for(text, points, how.font)
+                font = Lettering(text, points, how.font)
                 found += [(line, font, round(points * 1.3)) for line in _broken(text, font, box[0])]
         high = sum(height for *_, height in found)
         if high <= box[1] and all(font.getlength(line) <= box[0] for line, font, _ in found):

@@ -179,7 +179,7 @@ def contact_sheet(
     (an empty field)."""
     from PIL import ImageDraw
 
-    from .design import font_for
+    from .design import Lettering
 
     columns = max(1, min(columns, len(pictures)))
     rows = -(-len(pictures) // columns)
@@ -192,9 +192,9 @@ def contact_sheet(
         if picture is not None:
             image = picture if hasattr(picture, "save") else open_picture(picture)
             sheet.paste(squared(rgb(image), side), (left, top))
-        font = font_for(caption, 11, boxes=True)
+        font = Lettering(caption, 11, boxes=True)
         for at, words in enumerate(_wrapped(caption, font, side, 2)):
-            draw.text((left, top + side + 2 + at * line), words, fill="#333", font=font)
+            font.write(draw, (left, top + side + 2 + at * line), words, "#333")
     return save_picture(sheet, path)
 
 

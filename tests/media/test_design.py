@@ -89,6 +89,15 @@ def test_chinese_titles_are_set_and_broken_anywhere() -> None:
     assert (made(**shape, title="每天新鲜的水果从早到晚") != made(**shape, title="每天")).any()
 
 
+@CJK
+def test_latin_letters_beside_chinese_ones_are_letters_and_not_boxes() -> None:
+    shape = {"kind": "cover", "width": 300, "height": 150}
+    mixed = design.Lettering("KI 水果", 20)
+    assert mixed.getlength("KI") == design.font_for("", 20).getlength("KI")
+    assert mixed.getlength("KI 水果") == mixed.getlength("KI ") + mixed.getlength("水果")
+    assert (made(**shape, title="KI 水果") != made(**shape, title="IK 水果")).any(), "boxes would be alike"
+
+
 def test_without_a_font_for_the_words_it_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(design, "_FONTS", ())
     with pytest.raises(UsageError) as caught:
