@@ -79,6 +79,12 @@ def test_a_packaged_voice_says_phrases_the_same_way_for_the_same_seed(tmp_path):
     slow, noisy = rows_of(**how, slow=0.5, fast=0.5), rows_of(**how, noise=0.2)
     assert open_sound(slow[0].fields["audio"]).seconds > 1.5 * sounds[0].seconds
     assert np.abs(open_sound(noisy[0].fields["audio"]).samples - sounds[0].samples).std() > 1e-3
+    often = rows_of(**how, takes=2, slow=0.8, fast=1.2)
+    texts = [row.fields["text"] for row in often]
+    assert (texts[::2], len({*texts})) == (texts[1::2], 3)
+    assert len({row.fields["audio"] for row in often}) == 6, "each take at its own speed"
+    groups = [row.fields["meta"]["group"] for row in often]
+    assert groups[0] == groups[1] != groups[2], "takes lie on one side of a split"
     (tmp_path / "said.txt").write_text("Hello.\n\nGoodbye.\n")
     told = rows_of(source="spoken", texts=str(tmp_path / "said.txt"), voices=["heart"])
     assert [(row.fields["text"], row.fields["meta"]["style"]) for row in told] == [

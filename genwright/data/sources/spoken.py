@@ -27,6 +27,9 @@ class Settings(Base):
     count: int | None = Field(
         None, ge=1, description="Sentences said, drawn from the phrases; null is each of them once"
     )
+    takes: int = Field(
+        1, ge=1, description="How often each is said, one after the other: by the next voice, at another speed"
+    )
     slow: float = Field(1.0, ge=0.25, le=4, description="Slowest speed that is drawn")
     fast: float = Field(1.0, ge=0.25, le=4, description="Fastest speed that is drawn")
     rate: int | None = Field(None, ge=4_000, description="Samples a second of the sounds; 8000 is a telephone's")
@@ -58,8 +61,9 @@ def consent(settings: Settings) -> str:
 
 
 def read(settings: Settings) -> Iterator[Row | Bad]:
-    """Rows of `audio` (FLAC) and `text`, each with who says it as its style; the same seed gives the same rows. Of the
-    drawn sentences none comes twice in the same voice. Raises UsageError for a voice that is not there."""
+    """Rows of `audio` (FLAC) and `text`, each with who says it as its style; the same seed gives the same rows. No
+    sentence is drawn twice, and its takes share a group, so that they lie on one side of a split. Raises UsageError for
+    a voice that is not there."""
     from genwright.media.sound import encoded, joined, sound_of
     from genwright.media.spoken_form import spoken_form
     from genwright.nn.voice_options import SpeechOptions
@@ -68,7 +72,8 @@ def read(settings: Settings) -> Iterator[Row | Bad]:
     card = find_card(settings.card)
     speaker = open_speaker(settings.path or card.folder, threads=1)
     draw = random.Random(f"spoken {settings.seed}")
-    for number, text in enumerate(_sentences(settings, draw)):
+    takes = (text for text in _sentences(settings, draw) for _ in range(settings.takes))
+    for number, text in enumerate(takes):
         name = settings.voices[number % len(settings.voices)] if settings.voices else None
         how, speed = SpeechOptions(voice=name), draw.uniform(settings.slow, settings.fast)
         said = [
@@ -78,7 +83,8 @@ def read(settings: Settings) -> Iterator[Row | Bad]:
         sound = joined(said, pause=0.15).at(settings.rate or RATE)
         audio = encoded(_noisy(sound, draw, settings.noise), ".flac")
         meta = {"licence": f"synthetic speech ({card.licence})", "attribution": card.title}
-        yield Row(f"spoken:{number}", {"audio": audio, "text": text, "meta": meta | {"style": name or card.name}})
+        meta |= {"style": name or card.name} | ({"group": f"said {text}"} if settings.takes > 1 else {})
+        yield Row(f"spoken:{number}", {"audio": audio, "text": text, "meta": meta})
 
 
 def _sentences(settings: Settings, draw: random.Random) -> Iterator[str]:
