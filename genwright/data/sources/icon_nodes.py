@@ -17,6 +17,7 @@ from pydantic import Field
 from genwright.core import Bad, DataError, FilePath, Row
 from genwright.core import Settings as Base
 from genwright.data.files import must_exist
+from genwright.data.icon_names import named
 
 _LARGEST = 50_000_000  # bytes of one JSON file; Tabler's has 2.4 MB
 _HEAD = ('<svg xmlns="http://www.w3.org/2000/svg" width="24" height="24" viewBox="0 0 24 24" fill="none" '
@@ -50,18 +51,7 @@ def read(settings: Settings) -> Iterator[Row | Bad]:
             yield Bad(where, "it is no list of shapes, each with a name and attributes", str(shapes)[:300])
             continue
         image = {"bytes": svg.encode(), "path": f"{name}.svg"}
-        yield Row(where, {"image": image, "meta": facts | _said(name, tags.get(name), settings.heads)})
-
-
-def _said(name: str, known: Any, heads: tuple[str, ...]) -> dict[str, Any]:
-    """The words of the name, and the tags that say more."""
-    words = name.replace("_", "-").split("-")
-    head = words[1] if len(words) > 1 and words[0] in heads else words[0]
-    plain, tags = " ".join(words), known.get("tags", []) if isinstance(known, dict) else known or []
-    tags = [str(tag).replace("-", " ") for tag in tags]
-    more = [tag for tag in dict.fromkeys(tags) if tag not in words]
-    captions = [plain, *([f"{plain}, {', '.join(more)}"] if more else [])]
-    return {"concept": plain, "group": f"icon {head}", "captions": {"en": captions}, "tags": more}
+        yield Row(where, {"image": image, "meta": facts | named(name, tags.get(name), settings.heads)})
 
 
 def _element(name: str, attributes: dict[str, Any]) -> str:
