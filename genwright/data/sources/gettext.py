@@ -140,7 +140,7 @@ def _charset(file: File) -> str:
 # -- .po: https://www.gnu.org/software/gettext/manual/html_node/PO-Files.html -----------------------------------------
 
 _KEYWORD = re.compile(r'(msgctxt|msgid_plural|msgid|msgstr)(?:\[(\d{1,2})\])?\s*(".*)$')
-_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"\s*$')
+_STRING = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"\s*$')
 _ESCAPE = re.compile(r"\\([abfnrtv\\\"?]|x[0-9a-fA-F]{1,2}|[0-7]{1,3})")
 _ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"', "?": "?"}
 
