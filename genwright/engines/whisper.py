@@ -36,6 +36,21 @@ class Settings(ModelSettings):
     hide_bands: int = Field(
         0, ge=0, description="In training, up to so many mel bands are hidden at two places of each sound"
     )
+    tempo: float = Field(
+        0, ge=0, le=0.5, description="In training, each sound is up to this share faster or slower, at its pitch"
+    )
+    throat: float = Field(
+        0, ge=0, le=0.3, description="In training, all frequencies of a sound are up to this share higher or lower"
+    )
+    loudness: float = Field(
+        0, ge=0, le=3, description="In training, each sound is up to so many bel louder or softer, and so much brighter"
+    )
+    ctc: float = Field(
+        0,
+        ge=0,
+        lt=1,
+        description="Share of the loss that a CTC head on the encoder has: it helps random weights to hear",
+    )
 
 
 def load(

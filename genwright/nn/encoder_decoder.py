@@ -33,7 +33,7 @@ WASTE = 0.15  # share of a group's slots that may be padding before another grou
 class Group:
     """Rows of nearly equal lengths: `source` (B, S) and `given` (B, T) padded on the right, `seen` (B, S) 1 where the
     source is real, `targets` (B, T) what the decoder has to say at each position, -100 where it is padding. A source
-    of sound is (B, bands, frames), and `seen` (B, S) stands for the S positions that the encoder makes of it."""
+    of sound is (B, bands, frames), and `seen` (B, S) is of the S positions that the encoder makes of it."""
 
     source: Tensor
     seen: Tensor
@@ -112,12 +112,7 @@ class EncoderDecoder(Pretrained):
         """Cross-entropy summed over all real targets."""
         total = torch.zeros((), device=self.device)
         for group in batch.groups:
-            rows, targets, _ = self._rows(group)
-            head = _head(self.module)
-            total = total + linear_cross_entropy(
-                rows, head.weight.to(rows.dtype), targets, bias=_cast(head.bias, rows), scale=head.scale,
-                label_smoothing=label_smoothing,
-            )  # fmt: skip
+            total = total + self._group_loss(group, self._read(group.source, group.seen), label_smoothing)
         return total
 
     def logits(self, batch: Pairs) -> Tensor:
@@ -198,9 +193,18 @@ class EncoderDecoder(Pretrained):
         told = getattr(config, "decoder_start_token_id", None)
         return int(next(x for x in (told, config.pad_token_id, self.tokenizer.pad_token_id, 0) if x is not None))
 
-    def _rows(self, group: Group) -> tuple[Tensor, Tensor, Tensor]:
+    def _group_loss(self, group: Group, read: dict[str, Tensor], label_smoothing: float) -> Tensor:
+        """Of sources that were read, summed."""
+        rows, targets, _ = self._rows(group, read)
+        head = _head(self.module)
+        return linear_cross_entropy(
+            rows, head.weight.to(rows.dtype), targets, bias=_cast(head.bias, rows), scale=head.scale,
+            label_smoothing=label_smoothing,
+        )  # fmt: skip
+
+    def _rows(self, group: Group, read: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states (N, d) at the real targets, the targets (N,), and the row that each belongs to (N,)."""
-        read = self._read(group.source, group.seen)
+        read = self._read(group.source, group.seen) if read is None else read
         hidden = bare(self.module).get_decoder()(input_ids=group.given, use_cache=False, **read).last_hidden_state
         owners, _ = (group.targets != IGNORE).nonzero(as_tuple=True)
         real = group.targets != IGNORE

@@ -2,15 +2,14 @@
 
 A sound becomes a log-mel window of the length that the network was made for; the decoder is an encoder–decoder's like
 any other (nn/encoder_decoder.py): loss, sampler and likelihood are theirs. A longer sound is heard in windows, cut
-where it is quietest. Stretches of time and of bands are hidden in training when asked for (SpecAugment, Park et al.
-2019), drawn from torch's generator, so that a killed training goes on bit-equal.
+where it is quietest. In training it may be told anew (nn/spec_augment.py), and CTC may help the encoder (nn/ctc.py).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,15 @@ from genwright.media.sound import Sound, open_sound
 from genwright.nn import sampling
 
 from .attention import bare
+from .ctc import add_head, ctc_loss, has_head, needed
 from .encoder_decoder import EncoderDecoder, Group, PairedSteps, Pairs, grouped, padded
 from .packing import IGNORE
-from .pretrained import open_pretrained
+from .pretrained import open_pretrained, seeded
+from .spec_augment import Augment, augment
 from .weights import MANIFEST, read_json
 from .whisper import RATE, features_of, quiet_after
 from .whisper_options import ScribeOptions
 
-_HIDDEN = 2  # stretches of each kind that are hidden
 _SAID_BY_ROW = ("lang", "language")
 
 
@@ -91,33 +91,48 @@ class Scribe(EncoderDecoder):
         ids = [*self._ids(words), self.tokenizer.eos_token_id]
         kept = ids[: self.max_length - len(begun) + 1]
         features = features_of(sound, self.bands).astype(np.float16)
+        if self.settings.ctc and needed(kept[:-1]) > self._positions({"features": features}):
+            raise Unlearnable("it has more tokens than the encoder has frames of it, and CTC needs one for each")
         targets = [IGNORE] * (len(begun) - 1) + kept
         sequence = {"features": features, "given": np.array([*begun, *kept[:-1]], np.int32),
                     "targets": np.array(targets, np.int32)}  # fmt: skip
         return Encoded((sequence,), self.positions + len(targets), float(len(kept)), len(ids) - len(kept))
 
     def loss(self, batch: Pairs, *, label_smoothing: float = 0.0) -> Tensor:
-        """Cross-entropy summed over all real targets, with stretches of the sounds hidden in training."""
-        if self.module.training and (self.settings.hide_frames or self.settings.hide_bands):
-            for group in batch.groups:
-                self._hide(group.source)
+        """Cross-entropy summed over all real targets, in training of sounds told anew; with `ctc` that share of the sum
+        is the loss of CTC (Watanabe et al. 2017)."""
+        how = Augment.of(self.settings)
+        if self.module.training and how.any:
+            told = [augment(group.source, group.seen, how) for group in batch.groups]
+            groups = [replace(g, source=s, seen=seen) for g, (s, seen) in zip(batch.groups, told, strict=True)]
+            batch = replace(batch, groups=tuple(groups))
         return super().loss(batch, label_smoothing=label_smoothing)
 
-    def _hide(self, source: Tensor) -> None:
-        """In place: up to so many frames and bands, at random places of each sound (B, bands, frames)."""
-        for row in source:
-            for most, axis in ((self.settings.hide_frames, 1), (self.settings.hide_bands, 0)):
-                for _ in range(_HIDDEN if most else 0):
-                    width = int(torch.randint(min(most, row.shape[axis]) + 1, ()))
-                    start = int(torch.randint(row.shape[axis] - width + 1, ()))
-                    row.narrow(axis, start, width).zero_()
+    def _group_loss(self, group: Group, read: dict[str, Tensor], label_smoothing: float) -> Tensor:
+        share = self.settings.ctc
+        attention = super()._group_loss(group, read, label_smoothing)
+        if not share:
+            return attention
+        if hasattr(self.module, "disable_adapter"):
+            raise UsageError("`ctc` teaches a new head, which an adapter leaves as it is.", "Use method full.")
+        spoken = [row[(row != IGNORE) & (row != self.tokenizer.eos_token_id)] for row in group.targets]
+        heard = ctc_loss(bare(self.module), read["encoder_hidden_states"], group.seen, spoken, self._blank)
+        return (1 - share) * attention + share * heard
+
+    @property
+    def _blank(self) -> int:
+        return int(self.tokenizer.pad_token_id)
 
     def _group(self, rows: Sequence[dict[str, Any]]) -> Group:
         targets, _ = padded([row["targets"] for row in rows], IGNORE)
         given, _ = padded([row["given"] for row in rows], 0)
         heard = torch.stack([self._window(row["features"]) for row in rows])
-        seen = torch.ones(len(rows), self.positions, dtype=torch.long)
+        lengths = torch.tensor([self._positions(row) for row in rows])
+        seen = (torch.arange(self.positions) < lengths[:, None]).long()
         return Group(*(x.to(self.device) for x in (heard, seen, given, targets)))
+
+    def _positions(self, row: dict[str, Any]) -> int:
+        return min(self.positions, -(-len(row["features"]) // 2))
 
     def _read(self, source: Tensor, seen: Tensor) -> dict[str, Tensor]:
         """Whisper hears silence where a window has ended: nothing is masked."""
@@ -241,7 +256,8 @@ class Scribe(EncoderDecoder):
 
     def facts(self) -> dict[str, Any]:
         """Beside the usual how many seconds are heard at once: an adapter's base may hear more."""
-        return super().facts() | {"window": self.positions / 50}
+        more = {"ctc": True} if has_head(bare(self.module)) else {}
+        return super().facts() | {"window": self.positions / 50} | more
 
     def save(self, folder: Path) -> None:
         """As every pretrained model; beside it how transformers' own extractor, which knows whole seconds, hears as we
@@ -262,15 +278,26 @@ def open_scribe(
     as a run's manifest says. Raises ModelError or UsageError."""
     if settings.config:
         usual = {"model_type": "whisper", "suppress_tokens": None, "begin_suppress_tokens": None}
-        settings = settings.model_copy(update={"config": usual | settings.config})
+        config = usual | _drawn(settings.config) | settings.config
+        settings = settings.model_copy(update={"config": config})
     learner: Scribe = open_pretrained(
         Scribe, source, settings, auto="AutoModelForSpeechSeq2Seq", seed=seed, texts=texts, tell=tell
     )
     manifest = source / MANIFEST if source else None
-    kept = read_json(manifest).get("window", 0) if manifest and manifest.is_file() else 0
-    if window := settings.window or kept:
+    kept = read_json(manifest) if manifest and manifest.is_file() else {}
+    if settings.ctc or kept.get("ctc"):
+        with seeded(seed):
+            add_head(bare(learner.module), source if kept.get("ctc") else None)
+    if window := settings.window or kept.get("window", 0):
         learner.positions = shorten(learner.module, window)
     return learner
+
+
+def _drawn(config: dict[str, Any]) -> dict[str, float]:
+    """How widely random weights are drawn. transformers' 0.02 suits a thousand numbers a token: with a hundred, what is
+    heard is a tenth of the position that is added to it, and the network learns to spell and not to hear."""
+    width = config.get("d_model")
+    return {"init_std": round(width**-0.5, 4)} if isinstance(width, int) and width > 0 else {}
 
 
 def shorten(module: Any, seconds: float) -> int:

@@ -163,9 +163,11 @@ def test_a_long_sound_is_heard_window_by_window_cut_where_it_is_quiet(tmp_path):
     assert together.text.split() == "".join(part.text for part in parts).split()
 
 
-@pytest.mark.parametrize("option", ["hide_frames", "hide_bands"])
-def test_what_is_hidden_in_training_is_heard_in_looks(rows, option):
-    model = model_of(**{option: 30})
+@pytest.mark.parametrize(
+    ("option", "most"), [("hide_frames", 30), ("hide_bands", 30), ("tempo", 0.2), ("throat", 0.2), ("loudness", 1)]
+)
+def test_what_is_changed_in_training_is_heard_as_it_is_in_looks(rows, option, most):
+    model = model_of(**{option: most})
     items = [model.encode(one) for one in rows]
     plain = model.loss(model.collate(items)).item()
     model.module.train()
@@ -176,6 +178,47 @@ def test_what_is_hidden_in_training_is_heard_in_looks(rows, option):
     model.module.eval()
     assert hidden == again != plain
     assert model.loss(model.collate(items)).item() == plain
+
+
+def test_ctc_takes_its_share_of_the_loss_and_leaves_the_rest_of_the_model_alone(rows, tmp_path):
+    plain, model = model_of(), model_of(ctc=0.25)
+    batch = model.collate([model.encode(one) for one in rows])
+    attention = plain.loss(plain.collate([plain.encode(one) for one in rows])).item()
+    heard = 0.0
+    for one in rows:
+        with torch.no_grad():
+            item = model.encode(one).sequences[0]
+            states = model.module.get_encoder()(input_features=model._window(item["features"])[None]).last_hidden_state
+            frames = -(-len(item["features"]) // 2)
+            spelled = model.module.ctc_head(states[0, :frames]).log_softmax(-1)
+        words = torch.as_tensor(item["targets"][:-1]).long()
+        heard += torch.nn.functional.ctc_loss(spelled, words, [frames], [len(words)], reduction="sum", blank=0).item()
+    assert model.tokenizer.pad_token_id == 0
+    assert model.loss(batch).item() == pytest.approx(0.75 * attention + 0.25 * heard, rel=1e-4)
+    for name, tensor in plain.module.state_dict().items():
+        assert tensor.equal(model.module.state_dict()[name])
+    model.save(tmp_path)
+    again = whisper.load(tmp_path, whisper.Settings(ctc=0.25))
+    assert again.module.ctc_head.weight.equal(model.module.ctc_head.weight)
+    assert again.loss(again.collate([again.encode(one) for one in rows])).item() == model.loss(batch).item()
+
+
+def test_what_ctc_cannot_teach_says_why(rows):
+    model = model_of(ctc=0.5)
+    crowded = Example((rows[0].messages[0], assistant("llllllllllllllllllll")))
+    with pytest.raises(Unlearnable, match="one for each"):
+        model.encode(crowded)
+    choose("methods", "lora")(model)
+    with pytest.raises(UsageError, match="an adapter leaves as it is"):
+        model.loss(model.collate([model.encode(rows[0])]))
+
+
+def test_random_weights_are_drawn_by_the_width():
+    for width in (32, 64):
+        weight = model_of(config=CONFIG | {"d_model": width}).module.model.encoder.conv1.weight
+        assert weight.std().item() == pytest.approx(width**-0.5, rel=0.1)
+    asked_for = model_of(config=CONFIG | {"init_std": 0.02}).module.model.encoder.conv1.weight
+    assert asked_for.std().item() == pytest.approx(0.02, rel=0.1)
 
 
 def test_a_vocabulary_of_languages_is_asked_in_whispers_way(rows, tmp_path):
@@ -227,8 +270,14 @@ class Prepared:
     held_out: Dataset
 
 
-@pytest.mark.parametrize("method", ["full", {"name": "lora", "rank": 4, "dropout": 0.1}], ids=["full", "lora"])
-def test_a_killed_training_ends_in_the_same_model(rows, tmp_path, method):
+LORA = {"name": "lora", "rank": 4, "dropout": 0.1}
+TOLD_ANEW = {"ctc": 0.3, "tempo": 0.1, "throat": 0.1, "loudness": 1}
+
+
+@pytest.mark.parametrize(
+    ("method", "more"), [("full", {}), (LORA, {}), ("full", TOLD_ANEW)], ids=["full", "lora", "ctc"]
+)
+def test_a_killed_training_ends_in_the_same_model(rows, tmp_path, method, more):
     class Killed(BaseException):
         pass
 
@@ -238,7 +287,8 @@ def test_a_killed_training_ends_in_the_same_model(rows, tmp_path, method):
 
     made = Recipe.from_dict({
         "name": "tones", "data": {"source": "jsonl", "path": "tones.jsonl"}, "task": "transcribe", "method": method,
-        "model": {"config": CONFIG | {"dropout": 0.1}, "tokenizer": TOKENIZER, "hide_frames": 10, "hide_bands": 8},
+        "model": {"config": CONFIG | {"dropout": 0.1}, "tokenizer": TOKENIZER, "hide_frames": 10, "hide_bands": 8}
+        | more,
         "train": {"rows_per_batch": 3, "tokens_per_pass": 120, "learning_rate": 5e-3, "max_steps": 5, "epochs": 9,
                   "checkpoint_every": 2, "evaluate_every": 3, "threads": 1},
     })  # fmt: skip
