@@ -60,16 +60,24 @@ class Data(BaseModel):
     @classmethod
     def _split(cls, given: Any, info: ValidationInfo) -> Any:
         """`{source: jsonl, path: x, held_out: 0.1}`: our keys stay here, the others are the source's options."""
-        if isinstance(given, str):
-            given = {"path": given} if Path(given).suffix in _SUFFIXES else {"source": given}
+        given = _named(given)
         if not isinstance(given, Mapping):
             return given
+        if isinstance(aside := _named(given.get("held_out_data")), Mapping):
+            given = {**given, "held_out_data": name_source(aside)}
         ours = {k: v for k, v in given.items() if k in cls.model_fields and k != "source"}
         options = {k: v for k, v in given.items() if k not in ours}
         if isinstance(options.get("source"), Mapping):
             options = {**options.pop("source"), **options}
         options = name_source(options)
         return ours | {"source": options}
+
+
+def _named(given: Any) -> Any:
+    """A source that is named by a word alone: a file, or a source or card."""
+    if not isinstance(given, str):
+        return given
+    return {"path": given} if Path(given).suffix in _SUFFIXES else {"source": given}
 
 
 def name_source(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def points_of(start: Point, segment: Segment, count: int = 16) -> list[Point]:
         case Curve(first, second, end):
             return [_on_curve(start, first, second, end, t) for t in shares]
         case Arc():
-            centre, radius, angle, turn = _circle(start, segment)
+            centre, radius, angle, turn = circle_of(start, segment)
             angles = [angle + turn * t for t in shares]
             return [(centre[0] + radius * math.cos(a), centre[1] + radius * math.sin(a)) for a in angles]
 
@@ -100,7 +100,7 @@ def points_of(start: Point, segment: Segment, count: int = 16) -> list[Point]:
 def curves_of(start: Point, arc: Arc) -> list[Curve]:
     """Cubic curves in place of an arc, each of at most a quarter of the circle (off by less than 0.03 % of the
     radius)."""
-    centre, radius, angle, turn = _circle(start, arc)
+    centre, radius, angle, turn = circle_of(start, arc)
     return list(_elliptic(centre, radius, radius, 0.0, angle, turn))
 
 
@@ -359,7 +359,7 @@ class _Pen:
             return [Arc(rx * self.scale, large, sweep != self.mirrors, self._put(end))]
         c, s = math.cos(-tilt), math.sin(-tilt)
         flat = [((x * c - y * s) / rx, (x * s + y * c) / ry) for x, y in (at, end)]  # the ellipse as a unit circle
-        (cx, cy), radius, angle, turn = _circle(flat[0], Arc(1.0, large, sweep, flat[1]))
+        (cx, cy), radius, angle, turn = circle_of(flat[0], Arc(1.0, large, sweep, flat[1]))
         centre = (cx * rx * c + cy * ry * s, -cx * rx * s + cy * ry * c)
         curves = _elliptic(centre, rx * radius, ry * radius, tilt, angle, turn)
         return [Curve(self._put(one.first), self._put(one.second), self._put(one.end)) for one in curves]
@@ -380,7 +380,7 @@ def _absolute(kind: str, n: list[float], at: Point) -> list[float]:
     return [number + at[place % 2] for place, number in enumerate(n)]
 
 
-def _circle(start: Point, arc: Arc) -> tuple[Point, float, float, float]:
+def circle_of(start: Point, arc: Arc) -> tuple[Point, float, float, float]:
     """(centre, radius, first angle, turn) of an arc; a radius that is too small grows (SVG 1.1, F.6)."""
     (x0, y0), (x1, y1) = start, arc.end
     half = math.hypot(x1 - x0, y1 - y0) / 2

@@ -17,7 +17,8 @@ from xml.sax.saxutils import quoteattr
 
 from genwright.core.errors import DataError
 
-from .drawing import SIDE, Arc, Curve, Line, Point, Segment, Subpath, curves_of, halves, points_of
+from .drawing import SIDE, Arc, Curve, Line, Point, Segment, Subpath, curves_of, halves, points_of, read_drawing
+from .tidy import tidied
 
 GRID = 4  # places of a unit
 LAST = int(SIDE) * GRID  # the largest place
@@ -152,6 +153,12 @@ def words_of_drawing(drawing: Iterable[Subpath]) -> list[int]:
             words.append(CLOSE)
             pen = start
     return [*words, END]
+
+
+def words_of_svg(svg: str) -> list[int]:
+    """The words of an SVG, its strokes written in the one way (media/tidy.py). Raises DataError for what is no drawing
+    of lines."""
+    return words_of_drawing(tidied(read_drawing(svg)))
 
 
 def drawing_of(words: Sequence[int]) -> tuple[Subpath, ...]:

@@ -19,9 +19,8 @@ from genwright.core.content import Message, Part
 from genwright.core.data import Example
 from genwright.core.errors import GenwrightError
 from genwright.core.model import Encoded, Likelihood, Request, Unlearnable
-from genwright.media.drawing import read_drawing
 from genwright.media.picture import read_svg
-from genwright.media.strokes import LAST, SLOTS, WORDS, places_of, words_of_drawing
+from genwright.media.strokes import LAST, SLOTS, WORDS, places_of, words_of_svg
 
 from .captions import Meaning, Reader, Words, words_of
 from .keeping import Keeping
@@ -90,7 +89,7 @@ class SvgLM(Keeping):
         if not captions:
             raise Unlearnable("the drawing has no caption")
         try:
-            words = words_of_drawing(read_drawing(read_svg(path)))
+            words = words_of_svg(read_svg(path))
         except GenwrightError as error:
             raise Unlearnable(error.message.rstrip(".")) from None
         if len(words) > self.config.longest:

@@ -1,8 +1,8 @@
-"""A set of icons or emoji (Iconify's JSON), drawn when read, with captions in several languages.
+"""Sets of icons or emoji (Iconify's JSON), drawn when read or kept as lines, with captions in several languages.
 
 An icon's emoji is found by the set's own list of characters, else by its name; emojibase's files give the captions and
 emojilib's the keywords. Icons of sets without emoji are captioned by their names. Drawings are kept in the store, under
-the hash of what was drawn.
+the hash of what was drawn. For models of drawings (`lines`) rows hold the SVG itself, of icons that are only lines.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from genwright.core import Bad, DataError, FilePath, Row
 from genwright.core import Settings as Base
 from genwright.core.home import store
 from genwright.data.files import File, find_files, must_exist
+from genwright.media.drawing import read_drawing
 from genwright.media.picture import rasterise, save_picture
 
 _LARGEST = 400_000_000  # bytes of one JSON file; fluent-emoji's has 104 MB
@@ -33,7 +34,7 @@ _GROUP_NAMES = Literal[
 
 class Settings(Base):
     path: FilePath = Field(
-        description="A folder with a package of Iconify (.tgz, or its icons.json, info.json and chars.json) and, for "
+        description="A folder with packages of Iconify (.tgz, or icons.json, info.json and chars.json of one) and, for "
         "emoji, emojibase.en.json, emojibase.zh.json … (compact form) and emojilib.en.json"
     )
     size: int = Field(128, ge=8, le=2048, description="Pixels of a side")
@@ -43,6 +44,12 @@ class Settings(Base):
     )
     skin_tones: bool = Field(False, description="Take people and hands in every skin tone, not only the neutral one")
     colour: str = Field("#000000", description="What `currentColor` is, for icons of one colour")
+    lines: bool = Field(
+        False, description="Rows hold the drawing (SVG), of icons that are lines alone; filled ones are passed over"
+    )
+    ends: tuple[str, ...] = Field(
+        (), description="Ends of names that only say how an icon is drawn: -outline; with `lines` numbers go too"
+    )
 
 
 @dataclass(frozen=True)
@@ -64,21 +71,54 @@ class _Emojis:
 def read(settings: Settings) -> Iterator[Row | Bad]:
     """Rows of `image` (a file in the store), `captions`, `style`, `concept`, `tags`, `licence` and `attribution`; the
     same emoji of several sets share a group. Raises DataError when there is no set, MissingExtra without resvg-py."""
-    icons, info, chars = _package(settings.path)
     emojis = _emojis(settings)
-    facts = {"style": settings.style or str(icons.get("prefix") or "icons"), **_rights(info)}
-    named = _named(icons, chars, emojis)
-    for name, icon in (icons.get("icons") or {}).items():
-        emoji = named.get(name)
-        if icon.get("hidden") or (emojis.by_code and not _is_wanted(emoji, settings)):
-            continue
-        where = f"{facts['style']}:{name}"
-        try:
-            path = _drawn(_svg(icon, icons, settings.colour), settings.size)
-        except DataError as error:
-            yield Bad(where, error.message)
-            continue
-        yield Row(where, {"image": path, "meta": facts | _said(name, emoji)})
+    for place in _packages(settings.path):
+        icons, info, chars = _package(place)
+        facts = {"style": settings.style or str(icons.get("prefix") or "icons"), **_rights(info)}
+        named = {} if settings.lines else _named(icons, chars, emojis)
+        for name, icon in icons["icons"].items():
+            emoji = named.get(name)
+            if icon.get("hidden") or (not settings.lines and emojis.by_code and not _is_wanted(emoji, settings)):
+                continue
+            where = f"{facts['style']}:{name}"
+            svg = _svg(icon, icons, settings.colour)
+            if settings.lines:
+                if _is_of_lines(svg):
+                    image = {"bytes": svg.encode(), "path": f"{name}.svg"}
+                    said = _said(_short(name, settings.ends), None)
+                    del said["group"]  # many hands draw one thing; near_files binds what looks the same
+                    yield Row(where, {"image": image, "meta": facts | said})
+                continue
+            try:
+                path = _drawn(svg, settings.size)
+            except DataError as error:
+                yield Bad(where, error.message)
+                continue
+            yield Row(where, {"image": path, "meta": facts | _said(name, emoji)})
+
+
+def _is_of_lines(svg: str) -> bool:
+    if "stroke" not in svg:  # most icons that are filled are passed over without being read
+        return False
+    try:
+        return bool(read_drawing(svg))
+    except DataError:
+        return False
+
+
+def _short(name: str, ends: tuple[str, ...]) -> str:
+    """A name without what only tells drawings of a thing apart.
+
+    >>> _short("home-02-outline", ("-outline",))
+    'home'
+    """
+    while True:
+        rest = re.sub(r"-?\d{1,3}$", "", name)
+        for end in ends:
+            rest = rest.removesuffix(end)
+        if rest in ("", name):
+            return name
+        name = rest
 
 
 def _said(name: str, emoji: _Emoji | None) -> dict[str, Any]:
@@ -171,15 +211,19 @@ def _plain(name: str) -> str:
 # -- the set -----------------------------------------------------------------------------------------------------------
 
 
-def _package(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _packages(path: Path) -> list[Path]:
+    """The packages in a folder, or what else holds one set. Raises DataError when there is none."""
+    place = must_exist(path)
+    if not place.is_dir() or (place / "icons.json").is_file():
+        return [place]
+    if not (packages := sorted(place.glob("*.tgz"))):
+        raise DataError(f"{place} holds no package of icons.", "Name a folder with one, or the package itself.")
+    return packages
+
+
+def _package(place: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """icons.json, info.json and chars.json of one package."""
     names = ("icons.json", "info.json", "chars.json")
-    place = must_exist(path)
-    if place.is_dir() and not (place / "icons.json").is_file():
-        packages = sorted(place.glob("*.tgz"))
-        if len(packages) != 1:
-            raise DataError(f"{place} holds {len(packages)} packages of icons.", "Name a folder with one.")
-        place = packages[0]
     found = {file.name.rsplit("/", 1)[-1]: _json(file) for file in find_files(place, names) if isinstance(file, File)}
     if not isinstance(found.get("icons.json"), dict) or not isinstance(found["icons.json"].get("icons"), dict):
         raise DataError(f"{place} holds no icons: its icons.json is not Iconify's.", "Look at what the package is.")

@@ -14,9 +14,8 @@ from genwright.core import Example, GenwrightError, Pairs, Score, Settings, Usag
 from genwright.judging import word_ngrams
 from genwright.judging.intervals import RESAMPLES, score_of_sums
 from genwright.judging.pictures import picture_of
-from genwright.media.drawing import read_drawing
 from genwright.media.picture import read_svg
-from genwright.media.strokes import WORDS, places_of, words_of_drawing
+from genwright.media.strokes import WORDS, places_of, words_of_svg
 
 needs = frozenset({"likelihood", "train"})
 
@@ -50,7 +49,7 @@ def _words(example: Example) -> list[int]:
     """The words of a row's drawing; none when it has none."""
     path = picture_of(example.answer)
     try:
-        return words_of_drawing(read_drawing(read_svg(path))) if path else []
+        return words_of_svg(read_svg(path)) if path else []
     except GenwrightError:
         return []
 

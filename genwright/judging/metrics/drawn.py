@@ -10,9 +10,8 @@ from typing import Any
 from genwright.core import Example, GenwrightError, Message, Pairs, Score, Settings
 from genwright.judging.intervals import RESAMPLES, mean_score
 from genwright.judging.pictures import picture_of
-from genwright.media.drawing import read_drawing
 from genwright.media.picture import rasterise, read_svg
-from genwright.media.strokes import words_of_drawing
+from genwright.media.strokes import words_of_svg
 
 needs = frozenset({"answers", "train"})
 _SIDE = 48
@@ -39,7 +38,7 @@ def _strokes(message: Message | None) -> tuple[int, ...]:
     """The words of the drawing in a message; none when it holds none of lines."""
     path = picture_of(message)
     try:
-        return tuple(words_of_drawing(read_drawing(read_svg(path)))) if path else ()
+        return tuple(words_of_svg(read_svg(path))) if path else ()
     except GenwrightError:
         return ()
 
