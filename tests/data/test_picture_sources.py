@@ -172,17 +172,21 @@ ENGLISH = [
 CHINESE = [{"hexcode": "1F431", "label": "猫脸", "tags": ["宠物"], "group": 3}]
 
 
+def packed(path, files):
+    with tarfile.open(path, "w:gz") as package:
+        for name, content in files.items():
+            data = json.dumps(content).encode()
+            entry = tarfile.TarInfo(f"package/{name}")
+            entry.size = len(data)
+            package.addfile(entry, io.BytesIO(data))
+
+
 @pytest.fixture
 def emoji(tmp_path, monkeypatch):
     monkeypatch.setenv("GENWRIGHT_HOME", str(tmp_path / "home"))
     folder = tmp_path / "set"
     folder.mkdir()
-    with tarfile.open(folder / "tiny.tgz", "w:gz") as package:
-        for name, content in {"icons.json": ICONS, "info.json": INFO, "chars.json": CHARS}.items():
-            data = json.dumps(content).encode()
-            entry = tarfile.TarInfo(f"package/{name}")
-            entry.size = len(data)
-            package.addfile(entry, io.BytesIO(data))
+    packed(folder / "tiny.tgz", {"icons.json": ICONS, "info.json": INFO, "chars.json": CHARS})
     filled(folder, {"emojibase.en.json": json.dumps(ENGLISH), "emojibase.zh.json": json.dumps(CHINESE),
                     "emojilib.en.json": json.dumps({"🐱": ["cat_face", "meow", ":3"]})})  # fmt: skip
     return folder
@@ -232,10 +236,30 @@ def test_icons_without_emoji_are_captioned_by_their_names(emoji):
     assert rows["tiny:wave-light"]["meta"]["group"] == "icon wave light"
 
 
+def test_icons_of_lines_stay_drawings_and_filled_ones_are_passed_over(tmp_path):
+    line = '<path fill="none" stroke="currentColor" d="M4 12h16"/>'
+    for name, prefix in (("a.tgz", "one"), ("b.tgz", "two")):
+        icons = {"home-02-outline": {"body": line}, "home-filled": {"body": CAT}, "half": {"body": line + CAT},
+                 "gone": {"body": line, "hidden": True}}  # fmt: skip
+        packed(
+            tmp_path / name,
+            {"icons.json": {"prefix": prefix, "width": 24, "height": 24, "icons": icons}, "info.json": INFO},
+        )
+    rows = good(read("icons", tmp_path, lines=True, ends=["-outline"]))
+    assert list(rows) == ["one:home-02-outline", "two:home-02-outline"], "every package of the folder"
+    fields = rows["two:home-02-outline"]
+    assert fields["image"]["bytes"].startswith(b"<svg")
+    assert fields["meta"]["captions"] == {"en": ["home"]}
+    assert (fields["meta"]["concept"], fields["meta"]["style"], fields["meta"]["licence"]) == ("home", "two", "MIT")
+    assert "group" not in fields["meta"], "many hands draw one thing"
+    kept = good(read("icons", tmp_path, lines=True))["one:home-02-outline"]
+    assert kept["meta"]["concept"] == "home 02 outline"
+
+
 def test_what_is_no_set_of_icons_is_named(emoji, tmp_path):
-    (emoji / "other.tgz").write_bytes(b"")
-    with pytest.raises(DataError, match="2 packages"):
-        read("icons", emoji)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match="no package"):
+        read("icons", tmp_path / "none")
     for text, said in (("{}", "no icons"), ("{", "not JSON"), ('{"icons": []}', "no icons")):
         filled(tmp_path / "bad", {"icons.json": text})
         with pytest.raises(DataError, match=said):

@@ -200,6 +200,22 @@ def test_rows_with_unwanted_words_go():
     assert len(refine("without_words", rows)[0]) == len(rows)
 
 
+# -- what is common ----------------------------------------------------------------------------------------------------
+
+
+def test_only_things_that_several_made_stay():
+    made = [("house", "a"), ("house", "b"), ("house", "b"), ("yurt", "a"), ("yurt", "a"), ("cat", "a"), ("cat", "b"),
+            ("cat", "c")]  # fmt: skip
+    rows = [pair(thing, str(place), concept=thing, style=by) for place, (thing, by) in enumerate(made)]
+    kept, report = refine("common", rows, held_out=[])
+    assert answers(kept) == ["5", "6", "7"]
+    assert report.dropped[0][1] == "concept of fewer than 3 styles (2)"
+    assert answers(refine("common", rows, held_out=[], least=2)[0]) == ["0", "1", "2", "5", "6", "7"]
+    assert answers(refine("common", rows, held_out=[], what="style", by="concept")[0]) == ["0", "3", "4", "5"]
+    kept, report = refine("common", [pair("q", "x", style="a")], held_out=[], least=1)
+    assert (kept, report.dropped[0][1]) == ([], "has no concept")
+
+
 # -- language --------------------------------------------------------------------------------------------------------
 
 TONGUES = [
