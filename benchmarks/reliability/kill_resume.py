@@ -2,6 +2,9 @@
 
     python benchmarks/reliability/kill_resume.py --kills 20 --method both --seed 0
     python benchmarks/reliability/kill_resume.py --kills 10 --method pictures
+    python benchmarks/reliability/kill_resume.py --kills 6 --steps 40 --run runs/icons runs/own_voice
+
+With `--run` the recipe of a prepared run is tuned on 200 of its rows, whatever its engine.
 
 Every second kill falls at a random moment, the others while a checkpoint or the model is being written. Compared: the
 loss of every step as a hex float, the digest of the rows of every step, the sha256 of the final weights. Exit 1 on any
@@ -25,10 +28,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="kills for each method")
     parser.add_argument("--method", choices=["lora", "full", "both", "pictures"], default="both")
+    parser.add_argument("--run", nargs="*", help="prepared runs, in place of `--method`: of whatever engine")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=80)
     options = parser.parse_args()
-    methods = ["lora", "full"] if options.method == "both" else [options.method]
+    methods = options.run or (["lora", "full"] if options.method == "both" else [options.method])
     mismatches = 0
     for method in methods:
         with tempfile.TemporaryDirectory() as folder:

@@ -77,14 +77,30 @@ def make_pictures(folder: Path) -> Prepared:
     return Prepared(Dataset(rows[4:]), Dataset(rows[:4]))
 
 
+def of_a_run(folder: Path, seed: int, train: dict[str, Any]) -> tuple[Any, Prepared]:
+    """The recipe and some rows of a prepared run, saved and looked at as often as the small ones."""
+    from genwright.core import Dataset, Run
+
+    run = Run.open(folder)
+    often = {"checkpoint_every": 3, "evaluate_every": 20, "epochs": 1000, "threads": 1} | train
+    recipe = run.recipe
+    changed = recipe.train.model_copy(update=often)
+    some = [
+        Dataset(Dataset.open(run.data / f"{side}.jsonl").sample(n, 0)) for side, n in (("train", 200), ("held_out", 8))
+    ]
+    return recipe.model_copy(update={"seed": seed, "train": changed}), Prepared(*some)
+
+
 def tune_here(folder: str, method: str, seed: int, train: dict[str, Any]) -> None:
     """The child's work: what `genwright tune` does once the data is prepared."""
     from genwright.core import GenwrightError, Run
     from genwright.verbs.tune import tune
 
-    recipe = make_recipe(method, seed, **train)
     try:
-        prepared = make_pictures(Path(folder).with_name("pictures")) if method == "pictures" else make_rows()
+        recipe, prepared = of_a_run(Path(method), seed, train) if Run.is_run(method) else (
+            make_recipe(method, seed, **train),
+            make_pictures(Path(folder).with_name("pictures")) if method == "pictures" else make_rows(),
+        )  # fmt: skip
         tune(recipe, Run.create(recipe, folder), prepared)
     except GenwrightError as error:
         Path(folder, "error.txt").write_text(f"{error.message}\n{error.hint}\n")
