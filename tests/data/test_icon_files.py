@@ -1,4 +1,4 @@
-"""Icons that are files: named by their files, grouped by head word with those of other sets, bad ones set aside."""
+"""Icons that are files: named by their files, grouped by head word, bad ones set aside."""
 
 from __future__ import annotations
 
@@ -28,19 +28,16 @@ def packed(path: Path, files: dict[str, bytes]) -> None:
             archive.addfile(member, io.BytesIO(body))
 
 
-def test_a_name_says_what_an_icon_shows_and_groups_it_with_other_sets(tmp_path: Path) -> None:
+def test_a_name_says_what_an_icon_shows_and_its_head_word_groups_it(tmp_path: Path) -> None:
     (tmp_path / "cat-off-outline.svg").write_text(SVG)
     (tmp_path / "readme.md").write_text("no icon")
     (row,) = rows_of(tmp_path, ends=["-outline"], style="mine", licence="MIT", attribution="me")
     assert isinstance(row, Row)
     assert row.fields["meta"] == {
-        "concept": "cat off", "group": "icon cat", "captions": {"en": ["cat off"]}, "tags": [],
+        "concept": "cat off", "group": "icon cat", "captions": {"en": ["cat off"]},
         "style": "mine", "licence": "MIT", "attribution": "me",
     }  # fmt: skip
     assert row.fields["image"] == {"bytes": SVG.encode(), "path": "cat-off.svg"}
-    (tmp_path / "nodes.json").write_text('{"cat": [["path", {"d": "M4 12h16"}]]}')
-    (other,) = choose("sources", {"source": "icon_nodes", "path": str(tmp_path)}, key="source")()
-    assert other.fields["meta"]["group"] == "icon cat"
 
 
 def test_of_a_package_only_the_named_part_is_read_and_a_broken_file_is_set_aside(tmp_path: Path) -> None:

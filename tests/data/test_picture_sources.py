@@ -305,47 +305,6 @@ def test_several_cards_are_fetched_and_read(emoji):
 
 # -- drawings ----------------------------------------------------------------------------------------------------------
 
-NODES = {
-    "cat": [["path", {"d": "M4 4h5", "key": "a1"}], ["circle", {"cx": "9", "cy": "9", "r": "2"}]],
-    "cat-off": [["path", {"d": 'M4 4h7"<'}]],
-    "brand-x": [["path", {"d": "M4 4h6"}]],
-    "odd": [["script src=a", {}]],
-    "none": 7,
-}
-
-
-def icon_nodes(folder, tags=None, **options):
-    files = {"nodes.json": json.dumps(NODES)} | ({"tags.json": json.dumps(tags)} if tags else {})
-    return read("icon_nodes", filled(folder, files), **options)
-
-
-def test_a_list_of_shapes_becomes_drawings_with_names_and_tags(tmp_path):
-    tags = {"cat": ["pet", "cat", "house-pet"], "brand-x": {"tags": ["logo"], "category": "Brand"}}
-    rows = icon_nodes(tmp_path, tags, style="mine", licence="MIT", attribution="Me")
-    assert sorted(bad(rows)) == ["mine:none", "mine:odd"]
-    cat, off, brand = (good(rows)[f"mine:{name}"] for name in ("cat", "cat-off", "brand-x"))
-    svg = cat["image"]["bytes"].decode()
-    assert '<path d="M4 4h5"/><circle cx="9" cy="9" r="2"/></svg>' in svg
-    assert "key=" not in svg
-    assert open_picture(cat["image"]["bytes"]).size == (128, 128)
-    assert open_picture(off["image"]["bytes"]).mode == "RGBA", "quotes in what is given break nothing"
-    assert cat["meta"]["captions"] == {"en": ["cat", "cat, pet, house pet"]}
-    assert words(cat) == "cat"
-    assert cat["meta"]["group"] == off["meta"]["group"] == "icon cat"
-    assert brand["meta"]["group"] == "icon x"
-    assert brand["meta"]["captions"]["en"] == ["brand x", "brand x, logo"]
-    assert (cat["meta"]["style"], cat["meta"]["licence"], cat["meta"]["attribution"]) == ("mine", "MIT", "Me")
-    rows = icon_nodes(tmp_path, heads=["cat"])
-    assert {row["meta"]["group"] for row in good(rows).values()} == {"icon cat", "icon off", "icon brand"}
-
-
-@pytest.mark.parametrize("text", ["[]", "{", None])
-def test_what_is_no_list_of_icons_is_said(tmp_path, text):
-    if text:
-        (tmp_path / "nodes.json").write_text(text)
-    with pytest.raises(DataError, match=r"nodes\.json"):
-        read("icon_nodes", tmp_path)
-
 
 def test_drawings_of_a_folder_are_kept_on_request(tmp_path):
     svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 4"><path d="M1 1h5" stroke="red"/></svg>'

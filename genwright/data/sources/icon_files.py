@@ -1,19 +1,19 @@
 """A set of icons as drawings (SVG), each a file whose name says what it shows, in a folder or a package (.tgz, .zip).
 
-Icons of one head word (cat, cat-off) share a group in all sets, those of `icon_nodes` too.
+Icons of one head word (cat, cat-off) share a group. Whole sets that Iconify collects come by the source `icons`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import Any
 
 from pydantic import Field
 
 from genwright.core import Bad, FilePath, Row
 from genwright.core import Settings as Base
 from genwright.data.files import find_files, must_exist, read_text
-from genwright.data.icon_names import named
 
 _LARGEST = 200_000  # characters of a drawing
 
@@ -48,4 +48,16 @@ def read(settings: Settings) -> Iterator[Row | Bad]:
             continue
         where = f"{settings.style or path.name}:{name}"
         image = {"bytes": svg.encode(), "path": f"{name}.svg"}
-        yield Row(where, {"image": image, "meta": facts | named(name, None, settings.heads)})
+        yield Row(where, {"image": image, "meta": facts | _said(name, settings.heads)})
+
+
+def _said(name: str, heads: tuple[str, ...]) -> dict[str, Any]:
+    """What a name tells; the head word is the first one that is not in `heads`.
+
+    >>> _said("cat-off", ())
+    {'concept': 'cat off', 'group': 'icon cat', 'captions': {'en': ['cat off']}}
+    """
+    words = name.replace("_", "-").split("-")
+    head = words[1] if len(words) > 1 and words[0] in heads else words[0]
+    plain = " ".join(words)
+    return {"concept": plain, "group": f"icon {head}", "captions": {"en": [plain]}}
