@@ -20,7 +20,7 @@ from genwright.core.errors import DataError
 from .drawing import SIDE, Arc, Curve, Line, Point, Segment, Subpath, curves_of, halves, points_of, read_drawing
 from .tidy import tidied
 
-GRID = 4  # places of a unit
+GRID = 2  # places of a unit
 LAST = int(SIDE) * GRID  # the largest place
 TOLERANCE = 1 / GRID  # units
 MOVE, END, CLOSE, LINE, ACROSS, DOWN, CURVE, ARC = range(8)  # ARC + 2 · large + sweep
