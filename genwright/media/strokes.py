@@ -1,8 +1,8 @@
 """Strokes: a drawing of lines as small numbers that a language model reads and writes, and their grammar.
 
-A word is a command or a count of quarter units from where the pen is: `L dx dy`, `C` with six numbers, `A` (its two
+A word is a command or a count of half units from where the pen is: `L dx dy`, `C` with six numbers, `A` (its two
 flags are in the word) with a radius and an end. Points are rounded where they lie, not from step to step, so nothing
-adds up: what is written back is nowhere more than a quarter unit (1 % of the square) from the drawing.
+adds up: what is written back is nowhere more than half a unit (2 % of the square) from the drawing.
 
 The grammar says at every place which words may follow: always one range of numbers. Who keeps to it writes a drawing
 that is complete, lies on the square with every end, and shows something, whatever the weights.
@@ -24,7 +24,7 @@ GRID = 2  # places of a unit
 LAST = int(SIDE) * GRID  # the largest place
 TOLERANCE = 1 / GRID  # units
 MOVE, END, CLOSE, LINE, ACROSS, DOWN, CURVE, ARC = range(8)  # ARC + 2 · large + sweep
-ZERO = ARC + 4 + LAST  # the word for 0; ZERO + n is n quarter units
+ZERO = ARC + 4 + LAST  # the word for 0; ZERO + n is n half units
 WORDS = ZERO + LAST + 1
 _NUMBERS = {MOVE: 2, LINE: 2, ACROSS: 1, DOWN: 1, CURVE: 6, ARC: 3}
 _DOT = "h.01"  # not every program draws a line of no length
@@ -96,7 +96,7 @@ class Grammar:
             self.high = ARC + 3 if open_ and self.room >= ROOM else CLOSE if open_ and self.room >= 2 else END
 
     def _want_number(self) -> None:
-        """A number: radii from a quarter unit, ends on the square, handles of curves anywhere."""
+        """A number: radii from half a unit, ends on the square, handles of curves anywhere."""
         place = len(self._given)
         self.slot = _NUMBERED[self._kind] + place
         low, high = -LAST, LAST
@@ -156,9 +156,10 @@ def words_of_drawing(drawing: Iterable[Subpath]) -> list[int]:
 
 
 def words_of_svg(svg: str) -> list[int]:
-    """The words of an SVG, its strokes written in the one way (media/tidy.py). Raises DataError for what is no drawing
-    of lines."""
-    return words_of_drawing(tidied(read_drawing(svg)))
+    """The words of an SVG, its strokes written in the one way (media/tidy.py): before they are rounded, and once more as
+    they lie then. Raises DataError for what is no drawing of lines."""
+    rounded = drawing_of(words_of_drawing(tidied(read_drawing(svg))))
+    return words_of_drawing(tidied(rounded))
 
 
 def drawing_of(words: Sequence[int]) -> tuple[Subpath, ...]:
@@ -232,7 +233,7 @@ def _commands(at: Point, segment: Segment, pen: tuple[int, int]) -> Iterator[_Sa
 
 
 def _radius(at: Point, arc: Arc, pen: tuple[int, int], end: tuple[int, int]) -> int | None:
-    """The radius in quarter units, or None where an arc on the grid would lie too far from this one."""
+    """The radius in half units, or None where an arc on the grid would lie too far from this one."""
     radius = max(1, round(arc.radius * GRID))
     if end == pen or radius > LAST:
         return None
@@ -302,6 +303,6 @@ def _command(word: int, n: list[int]) -> str:
 
 
 def _said(numbers: Iterable[int]) -> str:
-    """Quarter units as units, without needless zeros: "1.25 -.5"."""
+    """Half units as units, without needless zeros: "1.25 -.5"."""
     plain = (f"{number / GRID:g}" for number in numbers)
     return " ".join(one.replace("0.", ".", 1) if one.lstrip("-").startswith("0.") else one for one in plain)
