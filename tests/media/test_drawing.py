@@ -13,7 +13,6 @@ from genwright.media.strokes import (
     ARC,
     CLOSE,
     END,
-    GRID,
     LAST,
     LINE,
     MOVE,
@@ -241,4 +240,3 @@ def test_an_svg_looks_as_it_is_asked_to():
     assert made.count("<path") == 1, "one for each stroke"
     assert '"&lt;' in svg_of(words, colour="<")
     assert isinstance(drawing_of(words)[0].segments[0], Curve)
-    assert GRID == 4
