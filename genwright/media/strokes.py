@@ -156,8 +156,8 @@ def words_of_drawing(drawing: Iterable[Subpath]) -> list[int]:
 
 
 def words_of_svg(svg: str) -> list[int]:
-    """The words of an SVG, its strokes written in the one way (media/tidy.py): before they are rounded, and once more as
-    they lie then. Raises DataError for what is no drawing of lines."""
+    """The words of an SVG, its strokes written in the one way (media/tidy.py): before they are rounded, and once more
+    as they lie then. Raises DataError for what is no drawing of lines."""
     rounded = drawing_of(words_of_drawing(tidied(read_drawing(svg))))
     return words_of_drawing(tidied(rounded))
 
