@@ -11,11 +11,13 @@ from typing import Any
 
 import orjson
 
-from .batch_lines import Lines, Notebook, check_lines
+from .batch_lines import check_lines
 from .child import undisturbed
 from .errors import Wrong
-from .house import Caller, House
-from .inside import Inside, Reply
+from .house import House, asker
+from .inside import Inside, Reply, each
+from .json_lines import Lines
+from .notebook import Notebook
 from .results import borrow, file_for, keep_file
 from .routes import chat, completions, embeddings, moderations, responses
 from .store.tables import Job
@@ -25,8 +27,6 @@ AT_ONCE = 2  # batches
 ENDPOINTS = {"/v1/chat/completions": chat, "/v1/completions": completions, "/v1/embeddings": embeddings,
              "/v1/responses": responses, "/v1/moderations": moderations}  # fmt: skip
 _OFTEN = 0.5  # seconds between two notes of how far it is
-_TRIES = 5  # of a line that is answered by 503; one that is answered by 429 waits as long as it takes
-_LONGEST_WAIT = 60.0
 _WITHOUT_MODEL = 2  # lines at once that no model answers
 
 
@@ -50,12 +50,10 @@ class Batch:
 
     def __init__(self, job: Job, house: House):
         self.job, self.house, self.asked = job, house, job.payload
-        self.caller = Caller(job.owner, self.asked["key_id"], frozenset(self.asked["roles"]), self.asked["limits"])
+        self.caller = asker(job)
         self.folder: Path = house.options.data / "batches" / job.id
         self.notebook = Notebook(self.folder / "answered.jsonl")
         self.inside = Inside(house, ENDPOINTS[self.asked["endpoint"]])
-        self.fresh: list[dict[str, Any]] = []
-        self.writing = asyncio.Lock()
         self.noted = 0.0
         self.lines: Lines
 
@@ -89,46 +87,16 @@ class Batch:
         if model:
             facts = await self.house.fleet.ready(self.house.fleet.find(model, self.caller))
             together = max(1, int(facts.get("parallel") or 1))
-        left = iter([n for n, number in enumerate(self.lines.numbers) if number not in self.notebook.places])
-        async with asyncio.TaskGroup() as group:
-            for _ in range(together):
-                group.create_task(self._some(left))
+        left = [n for n, number in enumerate(self.lines.numbers) if number not in self.notebook.places]
+        await each(left, self._answer, at_once=together)
 
-    async def _some(self, left: Iterator[int]) -> None:
-        for place in left:
-            asked = await asyncio.to_thread(self.lines.read, place)
-            await self._write(_entry(self.lines.numbers[place], asked["custom_id"], await self._ask(asked["body"])))
-
-    async def _ask(self, body: dict[str, Any]) -> Reply:
-        """The answer to one request; while there is no room it waits and asks again."""
-        tries, data = 0, orjson.dumps(body)
-        while True:
-            reply = await self.inside.post(self.asked["endpoint"], data, self.caller)
-            tries += reply.status == 503
-            if reply.status not in (429, 503) or tries == _TRIES or reply.headers.get("x-should-retry") == "false":
-                return reply
-            wait = reply.headers.get("retry-after", "")
-            await asyncio.sleep(min(_LONGEST_WAIT, float(wait) if wait.isdecimal() else 2.0**tries))
-
-    async def _write(self, entry: dict[str, Any]) -> None:
-        """On the disk when this returns, with all that came meanwhile: many answers share one write."""
-        self.fresh.append(entry)
-        async with self.writing:
-            fresh, self.fresh = self.fresh, []
-            if fresh:
-                await self._to_disk(fresh)
+    async def _answer(self, place: int) -> None:
+        asked = await asyncio.to_thread(self.lines.read, place)
+        reply = await self.inside.ask(self.asked["endpoint"], asked["body"], self.caller)
+        await self.notebook.keep(_entry(self.lines.numbers[place], asked["custom_id"], reply))
         if time.monotonic() - self.noted > _OFTEN:
             self.noted = time.monotonic()
             await self.remember(totals=dict(self.notebook.totals))
-
-    async def _to_disk(self, fresh: list[dict[str, Any]]) -> None:
-        """Also when it is cancelled, it does not return while the notebook is being written."""
-        writing = asyncio.ensure_future(asyncio.to_thread(self.notebook.write, fresh))
-        try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await undisturbed(writing)
-            raise
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -142,7 +110,7 @@ class Batch:
     async def close(self, status: str) -> dict[str, Any]:
         """Write the result files. Lines that an expired batch has not come to stand in the error file."""
         await self.remember(phase="finalizing", finalizing_at=now(), totals=dict(self.notebook.totals))
-        async with self.writing:  # whoever was cancelled may still be writing
+        async with self.notebook.writing:  # whoever was cancelled may still be writing
             if status == "expired":
                 await asyncio.to_thread(self.notebook.write, self._too_late())
         totals, files = self.notebook.totals, {}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .meters import Meters
     from .store import Store
     from .store.blobs import Blobs
+    from .store.tables import Job
 
 
 class Entry(BaseModel):
@@ -117,3 +118,13 @@ def caller_of(request: HTTPConnection) -> Caller:
     """Raises nothing: whoever is not known did not get this far."""
     caller: Caller = request.state.caller
     return caller
+
+
+def whose(caller: Caller) -> dict[str, Any]:
+    """What a job's payload says of its caller."""
+    return {"key_id": caller.key_id, "roles": sorted(caller.roles), "limits": dict(caller.limits)}
+
+
+def asker(job: Job) -> Caller:
+    """The caller in whose name a job works, as its payload says (`whose`)."""
+    return Caller(job.owner, job.payload["key_id"], frozenset(job.payload["roles"]), job.payload["limits"])

@@ -1,18 +1,27 @@
-"""Inside: a path asked from within the server, by the same code and in a caller's name, without a door or a port."""
+"""Inside: a path asked from within the server, by the same code and in a caller's name, without a door or a port; and
+how many such askings go on at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import uuid
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
+import orjson
 from fastapi import FastAPI
 
 from .errors import answer_errors
 from .house import Caller, House
+
+T = TypeVar("T")
+
+_TRIES = 5  # of what is answered by 503; what is answered by 429 waits as long as it takes
+_LONGEST_WAIT = 60.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,17 @@ class Inside:
         answer_errors(self.app)
         for module in modules:
             self.app.include_router(module.router)
+
+    async def ask(self, path: str, body: dict[str, Any], caller: Caller) -> Reply:
+        """The answer to a request; while there is no room it waits and asks again."""
+        tries, data = 0, orjson.dumps(body)
+        while True:
+            reply = await self.post(path, data, caller)
+            tries += reply.status == 503
+            if reply.status not in (429, 503) or tries == _TRIES or reply.headers.get("x-should-retry") == "false":
+                return reply
+            wait = reply.headers.get("retry-after", "")
+            await asyncio.sleep(min(_LONGEST_WAIT, float(wait) if wait.isdecimal() else 2.0**tries))
 
     async def post(self, path: str, body: bytes, caller: Caller) -> Reply:
         """The answer to a JSON body. Raises nothing but CancelledError, which ends what was begun."""
@@ -67,3 +87,16 @@ class Inside:
         with contextlib.suppress(Exception):  # it has been answered as a 500 and logged
             await self.app(scope, receive, send)
         return Reply(found["status"], found["headers"], b"".join(pieces), request_id)
+
+
+async def each(things: Iterable[T], work: Callable[[T], Awaitable[None]], *, at_once: int) -> None:
+    """Do the work for every thing, in their order, so many at once. What one raises ends the others."""
+    left = iter(things)
+
+    async def some() -> None:
+        for thing in left:
+            await work(thing)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(some())

@@ -101,14 +101,19 @@ class Jobs:
         return await self.store.read(mine, Job, id, owner)
 
     async def list(
-        self, kind: str, owner: str, after: str | None = None, limit: int = 20, order: str = "desc"
-    ) -> Sequence[Job]:
-        """One more than `limit` when there is more to come."""
-        return await self.store.read(paged, Job, owner, after, limit, order, Job.kind == kind)
+        self, kind: str, owner: str, after: str | None = None, limit: int = 20, order: str = "desc",
+        *, fits: Callable[[Job], bool] | None = None,
+    ) -> Sequence[Job]:  # fmt: skip
+        """Those that fit; one more than `limit` when there is more to come."""
+        return await self.store.read(paged, Job, owner, after, limit, order, Job.kind == kind, fits=fits)
 
     async def cancel(self, id: str, owner: str | None) -> Job:
         """Asks it to end; what has ended by itself is an error. Raises Wrong (400, 404)."""
         return await self._change(id, owner, _cancel)
+
+    async def forget(self, id: str, owner: str, *, also: Callable[[Session], None] | None = None) -> None:
+        """Remove it, and what else `also` removes; whoever works on it is stopped. Raises Wrong (404)."""
+        await self.store.run(_forget, id, owner, also)
 
     async def pause(self, id: str, owner: str | None) -> Job:
         return await self._change(id, owner, _pause)
@@ -141,9 +146,12 @@ class Jobs:
         await self.store.run(_tell, id, self.clock(), message, level, data)
         self._ring()
 
-    async def remember(self, job: Job, place: dict[str, Any]) -> None:
-        """Keep how far it is. Raises asyncio.CancelledError when the job is another server's by now."""
-        if not await self.store.run(_remember, job.id, self.worker, place):
+    async def remember(
+        self, job: Job, place: dict[str, Any], *, also: Callable[[Session], None] | None = None
+    ) -> None:  # fmt: skip
+        """Keep how far it is, and what else `also` writes: both or neither. Raises asyncio.CancelledError when the job
+        is another server's by now, or gone."""
+        if not await self.store.run(_remember, job.id, self.worker, place, also):
             raise asyncio.CancelledError
         job.place = place
 
@@ -363,6 +371,12 @@ def _changed(session: Session, id: str, owner: str | None, change: Callable[[Job
     return job
 
 
+def _forget(session: Session, id: str, owner: str, also: Callable[[Session], None] | None) -> None:
+    session.delete(mine(session, Job, id, owner, lock=True))
+    if also:
+        also(session)
+
+
 def _cancel(job: Job, now: float) -> None:
     if job.state in ("queued", "paused"):
         _over(job, "cancelled", now)
@@ -403,9 +417,14 @@ def _of_worker(session: Session, worker: str) -> Sequence[Job]:
     return session.scalars(select(Job).where(Job.worker == worker)).all()
 
 
-def _remember(session: Session, id: str, worker: str, place: dict[str, Any]) -> bool:
+def _remember(
+    session: Session, id: str, worker: str, place: dict[str, Any], also: Callable[[Session], None] | None
+) -> bool:  # fmt: skip
     query = update(Job).where(Job.id == id, Job.worker == worker).values(place=place, losses=0)
-    return session.execute(query).rowcount == 1  # type: ignore[attr-defined]
+    ours: bool = session.execute(query).rowcount == 1  # type: ignore[attr-defined]
+    if ours and also:
+        also(session)
+    return ours
 
 
 def _tell(session: Session, id: str, now: float, message: str, level: str, data: dict[str, Any] | None) -> None:

@@ -21,7 +21,7 @@ from genwright.core import GenwrightError
 
 from .chunking import Piece, Window, pieces_of, window_for, windows_of
 from .errors import Wrong, body_of
-from .house import Caller, House
+from .house import Caller, House, asker, whose
 from .store.tables import Chunk, File, Job, VectorFile, VectorStore
 from .texts import Unreadable, text_of
 from .wire import now
@@ -35,7 +35,7 @@ _LONGEST_WAIT = 60.0
 
 async def add_files(job: Job, house: House) -> dict[str, Any]:
     """The job `vector_files`: what of its payload's files is still in progress."""
-    caller = _caller(job)
+    caller = asker(job)
     for id in job.payload["files"]:
         try:
             await _add(house, id, caller)
@@ -94,17 +94,13 @@ async def _handful(house: House, caller: Caller, model: str, texts: Sequence[str
 
 async def embed_anew(job: Job, house: House) -> dict[str, Any]:
     """The job `vector_rebuild`: every chunk of a store by another model. Chunks that come meanwhile are waited for."""
-    store, embedder, caller = job.payload["store"], job.payload["embedder"], _caller(job)
+    store, embedder, caller = job.payload["store"], job.payload["embedder"], asker(job)
     made: dict[int, np.ndarray] = {}
     while not await house.store.run(_swap, store, embedder, made):
         for seq, text, size in await house.store.read(_missing, store, set(made)):
             windows = windows_of(text, window_for(size))
             made[seq] = await embedded(house, caller, embedder, [text[w.start : w.end] for w in windows])
     return {"chunks": len(made)}
-
-
-def _caller(job: Job) -> Caller:
-    return Caller(job.owner, job.payload["key_id"], frozenset(job.payload["roles"]), job.payload["limits"])
 
 
 # -- transactions ------------------------------------------------------------------------------------------------------
@@ -185,11 +181,6 @@ async def begin_rebuild(house: House, store: VectorStore, caller: Caller) -> Non
         payload = {"store": store.id, "embedder": chosen, **whose(caller)}
         key = f"{store.id} {has} {chosen} {now() // 86_400}"
         await house.jobs.submit("vector_rebuild", store.owner, payload, idempotency_key=key)
-
-
-def whose(caller: Caller) -> dict[str, Any]:
-    """What a job's payload says of its caller."""
-    return {"key_id": caller.key_id, "roles": sorted(caller.roles), "limits": dict(caller.limits)}
 
 
 def lives_until(expires_after: dict[str, Any] | None, used: float) -> int | None:

@@ -12,7 +12,8 @@ from typing import Any
 import openai
 import pytest
 
-from genwright.server.batch_lines import Notebook, check_lines
+from genwright.server.batch_lines import check_lines
+from genwright.server.notebook import Notebook
 from tests.formats.tiny import SENTENCES
 
 from .works import house_of, serving, tiny_base, until, upload

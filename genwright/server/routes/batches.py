@@ -10,7 +10,7 @@ from pydantic import Field
 from ..batch_work import AT_ONCE, work
 from ..conversation import Metadata, Strict
 from ..errors import Wrong
-from ..house import Caller, House, caller_of, house_of
+from ..house import Caller, House, caller_of, house_of, whose
 from ..jobs import OVER, Handler
 from ..results import file_for
 from ..store.documents import nothing
@@ -48,8 +48,7 @@ async def create(request: Request) -> dict[str, Any]:
     window = int(asked.completion_window[:-1]) * _SECONDS[asked.completion_window[-1]]
     after = asked.output_expires_after
     payload = asked.model_dump() | {
-        "window": window, "output_expires_after": after.seconds if after else None,
-        "key_id": caller.key_id, "roles": sorted(caller.roles), "limits": dict(caller.limits),
+        "window": window, "output_expires_after": after.seconds if after else None, **whose(caller),
     }  # fmt: skip
     key = request.headers.get("idempotency-key")
     return shown(await house.jobs.submit(KIND, caller.owner, payload, id=new_id("batch_"), idempotency_key=key))

@@ -149,13 +149,7 @@ async def jobs(request: Request, page: Annotated[Page, Depends()]) -> dict[str, 
             return not has
         return all((has or {}).get(key) == value for key, value in wanted.items())
 
-    found: list[Job] = []
-    after, more = page.after, True
-    while more and len(found) <= page.limit:
-        batch = list(await house.jobs.list(KIND, owner, after, 100, page.order))
-        more = len(batch) > 100
-        found += filter(fits, batch[:100])
-        after = batch[99].id if more else after
+    found = await house.jobs.list(KIND, owner, page.after, page.limit, page.order, fits=fits)
     return page.shown([shown(job) for job in found])
 
 

@@ -13,7 +13,16 @@ from pydantic import ConfigDict, Field
 from genwright.core import Message
 
 from ..answers import Answer, Asking, begun, reply, streamed, together
-from ..conversation import PASSED_OVER, Metadata, StreamOptions, Strict, Turn, conversation, request_for
+from ..conversation import (
+    PASSED_OVER,
+    Metadata,
+    Seed,
+    StreamOptions,
+    Strict,
+    Turn,
+    conversation,
+    request_for,
+)
 from ..errors import Wrong, body_of
 from ..house import Caller, House, caller_of, house_of
 from ..items import Output, input_items, turns_of
@@ -95,6 +104,7 @@ class ResponseRequest(InputRequest):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_logprobs: int | None = Field(None, ge=0, le=20)
+    seed: Seed | None = None
     include: list[str] | None = Field(None, max_length=32)
     metadata: Metadata | None = None
     store: bool | None = None
@@ -109,7 +119,7 @@ class ResponseRequest(InputRequest):
 
 @router.post("/v1/responses", openapi_extra=documented(ResponseRequest, passed_over=_IGNORED, streams=True))
 async def create(request: Request) -> Response:
-    """Answer an input."""
+    """Answer an input. `seed` may be said too, as for chats."""
     asked = await read_body(request, ResponseRequest, passed_over=_IGNORED)
     asking = Asking.of(request, asked.model)
     if asked.background:
@@ -236,7 +246,7 @@ class _Making:
         schema = tools.schema(wanted) if tools else wanted
         request = request_for(
             messages, schema=schema, max_new_tokens=asked.max_output_tokens, temperature=asked.temperature,
-            top_p=asked.top_p, logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+            top_p=asked.top_p, logprobs=(asked.top_logprobs or 0) if asked.logprobs else None, seed=asked.seed,
         )  # fmt: skip
         watch = tools.watch(masked=schema is not None) if tools else None
         return cls(asking, asked, said, asking.answer(request, watch), id or new_id("resp_"))

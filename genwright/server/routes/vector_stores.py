@@ -19,11 +19,11 @@ from sqlalchemy.orm import Session
 from ..conversation import Metadata, Strict
 from ..errors import Wrong
 from ..files import living
-from ..house import Caller, House, caller_of, house_of
+from ..house import Caller, House, caller_of, house_of, whose
 from ..store.documents import mine, paged
 from ..store.tables import File, VectorFile, VectorStore
 from ..vector_index import Hit, Indexes, fitting
-from ..vector_work import CHUNK, OVERLAP, begin_rebuild, embedded, lives_until, touch, whose
+from ..vector_work import CHUNK, OVERLAP, begin_rebuild, embedded, lives_until, touch
 from ..wire import Page, documented, new_id, now, read_body
 
 router = APIRouter()

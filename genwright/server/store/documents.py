@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import delete as remove
 from sqlalchemy.orm import Session
 
 from ..errors import Wrong
@@ -36,13 +37,15 @@ def nothing(id: str, what: str = "object") -> Wrong:
 
 
 def paged(
-    session: Session, table: type[R], owner: str, after: str | None, limit: int, order: str, *also: ColumnElement[bool]
-) -> list[R]:
+    session: Session, table: type[R], owner: str, after: str | None, limit: int, order: str,
+    *also: ColumnElement[bool], fits: Callable[[R], bool] | None = None,
+) -> list[R]:  # fmt: skip
     """Up to `limit` + 1 rows behind `after` (an id) by the order of making: one more tells that there is more.
 
-    Raises Wrong (400) when `after` is no row of this owner's.
+    With `fits`, rows are read until there are enough that fit. Raises Wrong (400) when `after` is no row of this
+    owner's.
     """
-    rows = _in_order(session, table, owner, after, order, *also)
+    rows = filter(fits or (lambda row: True), _in_order(session, table, owner, after, order, *also))
     return [row for row, _ in zip(rows, range(limit + 1), strict=False)]
 
 
@@ -70,8 +73,12 @@ def get(session: Session, kind: str, id: str, owner: str) -> dict[str, Any]:
 def delete(session: Session, kind: str, id: str, owner: str) -> None:
     """With everything that has it as parent. Raises Wrong (404)."""
     session.delete(mine(session, Document, id, owner, Document.kind == kind))
-    for child in session.scalars(select(Document).where(Document.parent == id, Document.owner == owner)):
-        session.delete(child)
+    forget_children(session, id, owner)
+
+
+def forget_children(session: Session, parent: str, owner: str) -> None:
+    """Remove everything that has it as parent."""
+    session.execute(remove(Document).where(Document.parent == parent, Document.owner == owner))
 
 
 def listed(
