@@ -105,7 +105,9 @@ class Jobs:
         *, fits: Callable[[Job], bool] | None = None,
     ) -> Sequence[Job]:  # fmt: skip
         """Those that fit; one more than `limit` when there is more to come."""
-        return await self.store.read(paged, Job, owner, after, limit, order, Job.kind == kind, fits=fits)
+        return await self.store.read(
+            lambda session: paged(session, Job, owner, after, limit, order, Job.kind == kind, fits=fits)
+        )
 
     async def cancel(self, id: str, owner: str | None) -> Job:
         """Asks it to end; what has ended by itself is an error. Raises Wrong (400, 404)."""

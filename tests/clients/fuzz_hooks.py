@@ -40,6 +40,11 @@ from openai.types.chat import (
     ChatCompletionDeleted,
     ChatCompletionStoreMessage,
 )
+from openai.types.eval_create_response import EvalCreateResponse
+from openai.types.eval_delete_response import EvalDeleteResponse
+from openai.types.evals.run_create_response import RunCreateResponse
+from openai.types.evals.run_delete_response import RunDeleteResponse
+from openai.types.evals.runs.output_item_retrieve_response import OutputItemRetrieveResponse
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 from openai.types.responses import Response as Answer
@@ -86,6 +91,19 @@ SHAPES: dict[str, Any] = {  # lists are looked at item by item
     "POST /v1/fine_tuning/jobs/{id}/resume": FineTuningJob,
     "GET /v1/fine_tuning/jobs/{id}/events": FineTuningJobEvent,
     "GET /v1/fine_tuning/jobs/{id}/checkpoints": FineTuningJobCheckpoint,
+    "POST /v1/evals": EvalCreateResponse,
+    "GET /v1/evals": EvalCreateResponse,
+    "GET /v1/evals/{id}": EvalCreateResponse,
+    "POST /v1/evals/{id}": EvalCreateResponse,
+    "DELETE /v1/evals/{id}": EvalDeleteResponse,
+    "POST /v1/evals/{id}/runs": RunCreateResponse,
+    "GET /v1/evals/{id}/runs": RunCreateResponse,
+    "GET /v1/evals/{id}/runs/{run}": RunCreateResponse,
+    "POST /v1/evals/{id}/runs/{run}": RunCreateResponse,
+    "POST /v1/evals/{id}/runs/{run}/cancel": RunCreateResponse,
+    "DELETE /v1/evals/{id}/runs/{run}": RunDeleteResponse,
+    "GET /v1/evals/{id}/runs/{run}/output_items": OutputItemRetrieveResponse,
+    "GET /v1/evals/{id}/runs/{run}/output_items/{item}": OutputItemRetrieveResponse,
     "GET /v1/models": Model,
     "GET /v1/models/{model}": Model,
     "DELETE /v1/models/{model}": ModelDeleted,

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from served import Server
-from things import one_of_each
+from things import ITEMS, one_of_each
 
 METHODS = ("get", "post", "delete", "put", "patch")
 BODIES = {  # what a valid request says, where one must say something; "{…}" is an id of the owner
@@ -22,6 +22,8 @@ BODIES = {  # what a valid request says, where one must say something; "{…}" i
     ("post", "/v1/vector_stores/{id}/files"): {"json": {"file_id": "{text}"}},
     ("post", "/v1/vector_stores/{id}/files/{file_id}"): {"json": {"attributes": {"a": "b"}}},
     ("post", "/v1/vector_stores/{id}/file_batches"): {"json": {"file_ids": ["{text}"]}},
+    ("post", "/v1/evals/{id}"): {"json": {"name": "mine now"}},
+    ("post", "/v1/evals/{id}/runs"): {"json": {"data_source": ITEMS}},
 }
 HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
 NAMED = [  # bodies that name what may be somebody else's, on paths that need no id

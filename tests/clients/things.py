@@ -14,6 +14,7 @@ ROWS = "\n".join(
 )
 HELLO = {"model": "apprentice", "max_tokens": 5, "messages": [{"role": "user", "content": "Hello"}]}
 LINE = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": HELLO}
+ITEMS = {"type": "jsonl", "source": {"type": "file_content", "content": [{"item": {"said": "Hello"}}]}}
 _PATIENCE = 300.0  # seconds for a job
 
 
@@ -52,8 +53,25 @@ def one_of_each(server: Server, owner: str, paths: set[str]) -> dict[str, str]:
             ).id,
             "/v1/vector_stores/{id}/file_batches": client.vector_stores.file_batches.create(store, file_ids=[text]).id,
         }
+    if "/v1/evals" in paths:
+        made |= _judged(client)
     made["/v1/models"] = _tuned(client, made["/v1/fine_tuning/jobs"])
     return made
+
+
+def _judged(client: OpenAI) -> dict[str, str]:
+    eval = client.evals.create(
+        data_source_config={"type": "custom", "item_schema": {"properties": {"said": {"type": "string"}}}},
+        testing_criteria=[{"type": "string_check", "name": "hello", "operation": "eq", "input": "{{item.said}}",
+                           "reference": "Hello"}],
+    ).id  # fmt: skip
+    run = client.evals.runs.create(eval, data_source=ITEMS).id
+    end = time.monotonic() + _PATIENCE
+    while client.evals.runs.retrieve(run, eval_id=eval).status != "completed":
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    [item] = client.evals.runs.output_items.list(run, eval_id=eval)
+    return {"/v1/evals": eval, "/v1/evals/{id}/runs": run, "/v1/evals/{id}/runs/{run}/output_items": item.id}
 
 
 def _tuned(client: OpenAI, job: str) -> str:

@@ -44,7 +44,7 @@ def test_the_examples_in_the_docstrings_hold(name):
 
 
 ANSWERS = ["bleu", "chrf", "ter", "rouge", "exact_match", "f1", "accuracy", "macro_f1", "length", "distinct",
-           "self_bleu", "copy_rate", "wer", "cer"]  # fmt: skip
+           "self_bleu", "copy_rate", "wer", "cer", "gleu", "fuzzy"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -57,7 +57,7 @@ def test_odd_answers_are_scored_and_never_stop_a_metric(name, said):
 
 
 PERFECT = {"bleu": 100, "chrf": 100, "ter": 0, "rouge": 100, "exact_match": 1, "f1": 1, "accuracy": 1, "macro_f1": 1,
-           "length": 1, "wer": 0, "cer": 0}  # fmt: skip
+           "length": 1, "wer": 0, "cer": 0, "gleu": 100, "fuzzy": 100}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PERFECT)
@@ -131,6 +131,26 @@ def test_chrf_and_ter_options_change_the_figure():
     plain = judge("ter", judged).value
     for option in ({"normalized": True}, {"case_sensitive": True}, {"no_punct": True}):
         assert judge("ter", judged, **option).value != plain
+
+
+def test_gleu_is_nltks_own_figure_and_its_options_change_it():
+    from nltk.translate.gleu_score import corpus_gleu, sentence_gleu
+
+    judged = pairs(*zip(SAID, WANTED, strict=True))
+    said, wanted = ([text.split() for text in texts] for texts in (SAID, WANTED))
+    score = judge("gleu", judged)
+    assert score.value == pytest.approx(100 * corpus_gleu([[one] for one in wanted], said))
+    each = [100 * sentence_gleu([b], a) for a, b in zip(said, wanted, strict=True)]
+    assert score.each == pytest.approx(each)
+    assert judge("gleu", judged, max_order=1).value > score.value
+    assert judge("gleu", pairs(("The Cat", "the cat")), lowercase=True).value == 100
+
+
+def test_fuzzy_by_hand():
+    # "kitten" and "sitting": i, t, t, n stand in both in this order: 2 × 4 of 6 + 7 characters
+    assert judge("fuzzy", pairs(("kitten", "sitting"))).value == pytest.approx(100 * 8 / 13)
+    assert judge("fuzzy", pairs(("ABC", "abc"))).value == 0
+    assert judge("fuzzy", pairs(("ABC", "abc")), lowercase=True).value == 100
 
 
 def test_the_interval_of_bleu_resamples_rows_of_counts():

@@ -1,4 +1,4 @@
-"""ROUGE: n-gram and subsequence overlap with the reference, by rouge-score (Lin 2004). ROUGE-1, -2 and -L, F1.
+"""ROUGE: n-gram and subsequence overlap with the reference, by rouge-score (Lin 2004). ROUGE-1 to -5 and -L, F1.
 
 rouge-score's own tokenizer knows only a–z and 0–9. Where the references are written otherwise, letters of every script
 are kept and each Chinese character counts by itself; the signature says so.
@@ -18,7 +18,9 @@ KINDS = ("rouge1", "rouge2", "rougeL")
 
 
 class Settings(Base):
-    kind: Literal["rouge1", "rouge2", "rougeL"] = Field("rougeL", description="Which one is the value; all are shown")
+    kind: Literal["rouge1", "rouge2", "rouge3", "rouge4", "rouge5", "rougeL"] = Field(
+        "rougeL", description="Which one is the value; ROUGE-1, -2 and -L are shown beside it"
+    )
     tokenize: Literal["auto", "rouge", "unicode"] = Field(
         "auto",
         description="rouge is the library's (a–z, 0–9); unicode knows every script; auto looks at the references",
@@ -32,7 +34,7 @@ class _Spelt:
 
 
 def score(pairs: Pairs, settings: Settings, *, bootstrap: int = RESAMPLES, seed: int = 0, **context: Any) -> Score:
-    """Mean F1 of the chosen ROUGE, 0–100; all three in the details. Raises MissingExtra without rouge-score."""
+    """Mean F1 of the chosen ROUGE, 0–100; the usual three in the details. Raises MissingExtra without rouge-score."""
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError:
@@ -42,19 +44,20 @@ def score(pairs: Pairs, settings: Settings, *, bootstrap: int = RESAMPLES, seed:
     tokenize = settings.tokenize
     if tokenize == "auto":
         tokenize = "rouge" if _latin(pairs) else "unicode"
+    kinds = list(dict.fromkeys((*KINDS, settings.kind)))
     scorer = RougeScorer(
-        list(KINDS), use_stemmer=settings.stem and tokenize == "rouge",
+        kinds, use_stemmer=settings.stem and tokenize == "rouge",
         tokenizer=_Spelt() if tokenize == "unicode" else None,
     )  # fmt: skip
     found = (scorer.score(p.wanted, p.said) for p in pairs)
-    rows = np.array([[100 * f[kind].fmeasure for kind in KINDS] + [1.0] for f in found]).reshape(-1, 4)
-    main = KINDS.index(settings.kind)
+    rows = np.array([[100 * f[kind].fmeasure for kind in kinds] + [1.0] for f in found]).reshape(-1, len(kinds) + 1)
+    main = kinds.index(settings.kind)
     stem = "yes" if settings.stem and tokenize == "rouge" else "no"
     return score_of_sums(
-        rows, lambda sums: sums[:, main] / np.maximum(sums[:, 3], 1), bootstrap=bootstrap, seed=seed,
+        rows, lambda sums: sums[:, main] / np.maximum(sums[:, -1], 1), bootstrap=bootstrap, seed=seed,
         each=tuple(rows[:, main].tolist()), unit="0–100",
         signature=f"{settings.kind}|f1|tok:{tokenize}|stem:{stem}|rouge-score:{version('rouge-score')}",
-        details={kind: float(rows[:, i].mean()) for i, kind in enumerate(KINDS)} if len(rows) else {},
+        details={kind: float(rows[:, i].mean()) for i, kind in enumerate(kinds)} if len(rows) else {},
     )  # fmt: skip
 
 

@@ -99,6 +99,11 @@ def listed(
     return found
 
 
+def kept(session: Session, kind: str, owner: str) -> Iterator[dict[str, Any]]:
+    """The bodies of all of a kind, oldest first, read as they are wanted."""
+    return (row.body for row in _in_order(session, Document, owner, None, "asc", Document.kind == kind, _alive()))
+
+
 def _in_order(
     session: Session, table: type[R], owner: str, after: str | None, order: str, *also: ColumnElement[bool]
 ) -> Iterator[R]:
