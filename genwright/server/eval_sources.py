@@ -22,8 +22,10 @@ from .routes.chat import Tool
 from .routes.responses import ResponseTool, TextConfig
 from .store.documents import kept
 from .templates import Missing, found, rendered
+from .wire import check_depth
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
+_LONGEST = 1_000_000  # bytes of a line
 _TURN = ("role", "content", "name", "tool_calls", "tool_call_id", "refusal")
 
 
@@ -216,6 +218,14 @@ def read_items(path: Path, check: Callable[[Any], str], *, needs_sample: bool) -
     """Look through the items; `problems` says with line numbers what is wrong with them."""
 
     def look(lines: Lines, number: int, row: dict[str, Any]) -> None:
+        if lines.ends[-1] - lines.starts[-1] > _LONGEST:
+            lines.object(number, "item_too_large", f"The line is longer than {_LONGEST:,} bytes.")
+            return
+        try:
+            check_depth(row)
+        except ValueError as error:
+            lines.object(number, "invalid_item", f"The line cannot be used: {error}.")
+            return
         if not isinstance(row.get("item"), dict):
             lines.object(number, "invalid_item", '`item` must be an object: {"item": {…}}.', "item")
         elif wrong := check(row["item"]):

@@ -227,9 +227,9 @@ class EvalRun:
             await asyncio.to_thread(self.remove)
 
     def _is_whole(self, place: int) -> bool:
-        steps = [0] if getattr(self.source, "model", None) else []
-        steps += [step for step, one in enumerate(self.criteria, 1) if grading.asks(one, self.embedder)]
-        return all(self._number(place, step) in self.notebook.places for step in steps)
+        asked = [0] if getattr(self.source, "model", None) else []
+        asked += [step for step, one in enumerate(self.criteria, 1) if grading.asks(one, self.embedder)]
+        return all(self._number(place, step) in self.notebook.places for step in asked)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session, aliased, load_only
 
 from genwright.core.home import locked
 
@@ -416,7 +416,9 @@ def _renew(session: Session, ids: Sequence[str], worker: str, lease: float) -> N
 
 
 def _of_worker(session: Session, worker: str) -> Sequence[Job]:
-    return session.scalars(select(Job).where(Job.worker == worker)).all()
+    """Without their payloads, which may be megabytes, for this is asked every second."""
+    few = load_only(Job.id, Job.state, Job.wanted)
+    return session.scalars(select(Job).where(Job.worker == worker).options(few)).all()
 
 
 def _remember(

@@ -80,4 +80,9 @@ def places(text: str) -> Iterator[str]:
 
 
 def _written(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    if isinstance(value, str):
+        return value
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError as error:  # deeper than anybody means it
+        raise Missing(f"It cannot be written as JSON: {error}.") from None

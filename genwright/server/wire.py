@@ -98,13 +98,13 @@ def _parsed(data: bytes) -> dict[str, Any]:
         fields = orjson.loads(data)  # not even half a surrogate pair comes through, which UTF-8 cannot hold
         if not isinstance(fields, dict):
             raise ValueError("it is no object")
-        _check_depth(fields)
+        check_depth(fields)
     except ValueError as error:
         raise Wrong(400, f"The body cannot be read as JSON: {str(error)[:200]}.", code="invalid_json") from None
     return fields
 
 
-def _check_depth(value: Any) -> None:
+def check_depth(value: Any) -> None:
     """Raises ValueError for what is nested so deep that whoever walks it later would run out of stack."""
     level, depth = [value], 0
     while level:

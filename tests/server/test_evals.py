@@ -235,6 +235,11 @@ def test_a_broken_file_fails_the_run_with_line_numbers(plain: Any) -> None:
     assert (run.status, run.error.code) == ("failed", "invalid_json_line")
     assert [f"Line {number}: " in run.error.message for number in range(1, 9)] == [
         False, True, False, True, True, True, True, False]  # fmt: skip
+    deep = '{"item": {"q": "a", "b": ' + "[" * 500 + "]" * 500 + "}}"
+    source["source"]["id"] = upload(lenient, [deep, {"item": {"q": "a" * 1_000_000}}], "evals")  # type: ignore[index]
+    told = judged(plain, [check], source).error.message
+    assert "Line 1: The line cannot be used: it is nested deeper" in told
+    assert "Line 2: The line is longer than" in told
     source["source"]["id"] = upload(lenient, [{"item": {"q": "a"}}, {"item": {"q": "b"}}], "evals")  # type: ignore[index]
     assert judged(plain, [check], source).result_counts.passed == 1
     assert "Line 1: There is no `sample`" in judged(plain, [EQUAL], source).error.message
