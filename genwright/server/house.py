@@ -32,7 +32,11 @@ class Entry(BaseModel):
     name: str = Field("", description="What clients call it; the source's own name when empty")
     source: str = Field("", description="A run, card, folder, GGUF file or hf:org/name")
     engine: dict[str, Any] = Field({}, description="{name: …, and its options}, as in a recipe's `model`")
-    base_url: str = Field("", description="An OpenAI-compatible server that answers instead of this machine")
+    base_url: str = Field(
+        "",
+        description="An OpenAI-compatible server that answers instead of this machine; "
+        "for pictures with `engine: {name: openai_images}`",
+    )
     api_key_env: str = Field("", description="The environment variable that holds that server's key")
     pin: bool = Field(False, description="Never put out of memory")
     keep_alive: float | None = Field(None, ge=0, description="Seconds it stays in memory unused; null is for ever")

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from genwright.core import GenwrightError, Run, UsageError, did_you_mean
+from genwright.core import GenwrightError, Run, UsageError, did_you_mean, shelves
 
 from .errors import Wrong
 from .house import Caller, Entry, Options
@@ -27,6 +27,7 @@ from .store.tables import Alias, Model
 from .wire import now
 
 ENCODER = "universal-sentence-encoder"  # the packaged embedding model
+_ELSEWHERE = ("openai_api", "openai_images")  # engines
 _REREAD = 1.0  # seconds between two looks into the store for a name that is not known
 
 
@@ -59,7 +60,10 @@ class Served:
 
     @cached_property
     def gives(self) -> str | None:
-        """The modality of its answers as its recipe says; None where there is none, or none that can be read."""
+        """The modality of its answers as its recipe says, or the engine that asks an upstream; None where there is
+        none, or none that can be read."""
+        if self.is_elsewhere:
+            return getattr(shelves["engines"].load(str(self.engine["engine"])), "gives", None)
         try:
             return str(Run.open(self.source).recipe.task.thing.gives) if Run.is_run(self.source) else None
         except GenwrightError:
@@ -67,7 +71,7 @@ class Served:
 
     @property
     def is_elsewhere(self) -> bool:
-        return self.engine.get("engine") == "openai_api"
+        return self.engine.get("engine") in _ELSEWHERE
 
 
 class Registry:
@@ -174,7 +178,7 @@ def _entries(options: Options) -> Iterator[Served]:
 def _of_entry(entry: Entry, options: Options) -> Served:
     engine = {"engine" if key == "name" else key: value for key, value in entry.engine.items()}
     if entry.base_url:
-        engine |= {"engine": "openai_api", "base_url": entry.base_url}
+        engine = {"engine": "openai_api", **engine, "base_url": entry.base_url}
         engine |= {"api_key_env": entry.api_key_env} if entry.api_key_env else {}
     source = entry.source or (entry.name if entry.base_url else "")
     if not source:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from genwright.core import Constraints, ModelError, Part, Request, Scorer, UsageError, assistant, user
 from genwright.core.recipe import ModelChoice
 from genwright.engines import openai_api
+from genwright.nn.upstream import Breaker
 from tests.server.local import Says, served, wait_until
 
 
@@ -224,11 +225,11 @@ def test_an_upstream_that_keeps_failing_is_left_alone_until_one_request_finds_it
 
 def test_only_one_request_finds_out_and_0_failures_leave_nobody_alone() -> None:
     now = [0.0]
-    breaker = openai_api.Breaker(1, 4.0, lambda: now[0])
+    breaker = Breaker(1, 4.0, lambda: now[0])
     breaker.failed()
     now[0] = 5.0
     assert [breaker.enter() for _ in range(3)] == [0.0, 4.0, 4.0]
-    never = openai_api.Breaker(0, 4.0, lambda: now[0])
+    never = Breaker(0, 4.0, lambda: now[0])
     for _ in range(50):
         never.failed()
     assert never.enter() == 0

@@ -224,7 +224,7 @@ class _Work:
         for param, why in wrong.items():
             if why:
                 raise Wrong(400, f"{param}: {why}.", param=param, code="unsupported_value")
-        _side(self.asked.size)
+        _sides(self.asked.size)
 
     def order(self) -> Order:
         words = len(self.prompt) + len(self.asked.negative or "")
@@ -233,13 +233,13 @@ class _Work:
     def request(self, facts: Mapping[str, Any]) -> Asked:
         """For a model of whom these are the facts. Raises Wrong (400) for what it does not know."""
         known: Mapping[str, Any] = facts.get("options") or {}
-        side, asked = _side(self.asked.size), self.asked
+        asked, (width, height) = self.asked, _sides(self.asked.size) or (0, 0)
         style, told = getattr(asked, "style", None), getattr(asked, "output_compression", None)
         usual = known.get("steps") or _STEPS
         closely = getattr(asked, "input_fidelity", None) == "high" and not any(part.text for part in self.given)
         wanted = {  # parameter: (option, value)
-            "n": ("n", asked.n), "size": ("size", side), "partial_images": ("partial", self.partial or None),
-            "style": ("style", style if style not in ("vivid", "natural") else None),
+            "n": ("n", asked.n), "size": ("size", width or None), "partial_images": ("partial", self.partial or None),
+            "style": ("style", style if style not in ("vivid", "natural") or "effort" in known else None),
             "output_compression": ("quality", told if self.format != "png" else None),
             "steps": ("steps", asked.steps), "guidance": ("guidance", asked.guidance),
             "negative": ("negative", asked.negative or None), "strength": ("strength", asked.strength),
@@ -252,7 +252,14 @@ class _Work:
                 raise Wrong(400, f"{param}: {self.asking.model} does not know it.", param=param,
                             code="unsupported_parameter")  # fmt: skip
             options[option] = value
-        if "steps" in known and asked.steps is None and QUALITIES[self.quality] != 1:
+        if width != height:
+            if "height" not in known:
+                said = f"size: pictures of {self.asking.model} are squares, as 256x256."
+                raise Wrong(400, said, param="size", code="invalid_value")
+            options["height"] = height
+        if "effort" in known:  # what is asked elsewhere is told how it was said here
+            options |= {"effort": self.quality} if getattr(asked, "quality", None) not in (None, "auto") else {}
+        elif "steps" in known and asked.steps is None and QUALITIES[self.quality] != 1:
             options["steps"] = max(1, min(1000, round(usual * QUALITIES[self.quality])))
         if closely and "strength" in known and asked.strength is None:
             options["strength"] = 0.4
@@ -352,18 +359,18 @@ def _any(request: Request) -> str:
     raise Wrong(400, "There is no model here that gives pictures.", param="model", code="model_not_found")
 
 
-def _side(size: str | None) -> int | None:
-    """Pixels of a side. Raises Wrong (400) for what is no square, or too large."""
+def _sides(size: str | None) -> tuple[int, int] | None:
+    """Width and height in pixels. Raises Wrong (400) for what is none, or too large."""
     if size in (None, "auto"):
         return None
     found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", str(size))
     if not found:
         raise Wrong(400, "size: it is auto or WIDTHxHEIGHT, as in 256x256.", param="size", code="invalid_value")
     width, height = int(found[1]), int(found[2])
-    if width != height or not 8 <= width <= _LARGEST:
-        raise Wrong(400, f"size: pictures here are squares of 8 to {_LARGEST} pixels a side, as in 256x256.",
+    if not (8 <= width <= _LARGEST and 8 <= height <= _LARGEST):
+        raise Wrong(400, f"size: pictures here have 8 to {_LARGEST} pixels a side, as in 256x256.",
                     param="size", code="invalid_value")  # fmt: skip
-    return width
+    return width, height
 
 
 def _size(part: Part) -> str:
