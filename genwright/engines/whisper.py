@@ -42,6 +42,7 @@ class Settings(ModelSettings):
     throat: float = Field(
         0, ge=0, le=0.3, description="In training, all frequencies of a sound are up to this share higher or lower"
     )
+    late: int = Field(0, ge=0, description="In training, each sound begins up to so many frames (10 ms) later")
     loudness: float = Field(
         0, ge=0, le=3, description="In training, each sound is up to so many bel louder or softer, and so much brighter"
     )

@@ -24,20 +24,22 @@ class Augment:
     tempo: float = 0.0
     throat: float = 0.0
     loud: float = 0.0
+    late: int = 0
 
     @classmethod
     def of(cls, settings: Any) -> Augment:
         """By the options of an engine."""
-        return cls(settings.hide_frames, settings.hide_bands, settings.tempo, settings.throat, settings.loudness)
+        return cls(settings.hide_frames, settings.hide_bands, settings.tempo, settings.throat, settings.loudness,
+                   settings.late)  # fmt: skip
 
     @property
     def any(self) -> bool:
-        return bool(self.frames or self.bands or self.tempo or self.throat or self.loud)
+        return bool(self.frames or self.bands or self.tempo or self.throat or self.loud or self.late)
 
 
 def augment(source: Tensor, seen: Tensor, how: Augment) -> tuple[Tensor, Tensor]:
     """Log-mel windows (B, bands, frames) and where they sound (B, positions), changed by chance."""
-    if how.tempo or how.throat:
+    if how.tempo or how.throat or how.late:
         source, seen = _warped(source, seen, how)
     if how.loud:
         source = _through(source, how.loud)
@@ -57,7 +59,9 @@ def _warped(source: Tensor, seen: Tensor, how: Augment) -> tuple[Tensor, Tensor]
     top = 2 * _mel(torch.tensor(8000.0)) / (bands + 1)  # of half the rate
     centres = _hertz(top / 2 * torch.arange(1, bands + 1))
     bands_at = _mel(centres / throat) / (top / 2) - 1
-    frames_at = torch.arange(frames) * tempo
+    ends = lengths[:, None].cpu() / tempo  # in positions, of which each is two frames
+    late = torch.rand(rows, 1) * torch.clamp(2 * (seen.shape[1] - ends), 0, how.late)
+    frames_at = (torch.arange(frames) - late) * tempo
     grid = torch.stack([
         (2 * frames_at / (frames - 1) - 1)[:, None, :].expand(rows, bands, frames),
         (2 * bands_at / (bands - 1) - 1)[:, :, None].expand(rows, bands, frames),
@@ -65,8 +69,8 @@ def _warped(source: Tensor, seen: Tensor, how: Augment) -> tuple[Tensor, Tensor]
     made = torch.nn.functional.grid_sample(
         source[:, None], grid, mode="bilinear", padding_mode="border", align_corners=True
     )[:, 0]
-    ends = (lengths / tempo[:, 0].to(lengths.device)).ceil().clamp(1, seen.shape[1])
-    return made, (torch.arange(seen.shape[1], device=seen.device) < ends[:, None]).to(seen.dtype)
+    ends = (ends + late / 2).ceil().clamp(1, seen.shape[1]).to(seen.device)
+    return made, (torch.arange(seen.shape[1], device=seen.device) < ends).to(seen.dtype)
 
 
 def _through(source: Tensor, most: float) -> Tensor:

@@ -164,7 +164,8 @@ def test_a_long_sound_is_heard_window_by_window_cut_where_it_is_quiet(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("option", "most"), [("hide_frames", 30), ("hide_bands", 30), ("tempo", 0.2), ("throat", 0.2), ("loudness", 1)]
+    ("option", "most"),
+    [("hide_frames", 30), ("hide_bands", 30), ("tempo", 0.2), ("throat", 0.2), ("loudness", 1), ("late", 30)],
 )
 def test_what_is_changed_in_training_is_heard_as_it_is_in_looks(rows, option, most):
     model = model_of(**{option: most})
@@ -271,7 +272,7 @@ class Prepared:
 
 
 LORA = {"name": "lora", "rank": 4, "dropout": 0.1}
-TOLD_ANEW = {"ctc": 0.3, "tempo": 0.1, "throat": 0.1, "loudness": 1}
+TOLD_ANEW = {"ctc": 0.3, "tempo": 0.1, "throat": 0.1, "loudness": 1, "late": 20}
 
 
 @pytest.mark.parametrize(

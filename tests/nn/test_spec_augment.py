@@ -13,7 +13,7 @@ from genwright.nn import spec_augment
 from genwright.nn.spec_augment import Augment, augment
 from genwright.nn.whisper import features_of
 
-ALL = Augment(frames=9, bands=9, tempo=0.2, throat=0.2, loud=1)
+ALL = Augment(frames=9, bands=9, tempo=0.2, throat=0.2, loud=1, late=20)
 
 
 def window(hertz: float, level: float = 0.3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,6 +58,15 @@ def test_what_is_slower_still_fits_its_window(monkeypatch):
     assert (made - source).abs().max() < 1e-3
 
 
+def test_what_begins_late_is_the_same_later(monkeypatch):
+    drawn(monkeypatch, 1.0)
+    source, seen = window(900)
+    made, ends = augment(source, seen, Augment(late=20))
+    assert int(ends.sum()) == 36
+    assert (made[..., 20:72] - source[..., :52]).abs().max() < 1e-3
+    assert int(augment(source, seen, Augment(late=99))[1].sum()) == 50
+
+
 def test_a_louder_sound_is_that_of_a_nearer_mouth(monkeypatch):
     monkeypatch.setattr(spec_augment.torch, "rand", lambda *s: torch.tensor([1.0, 0.5]).view(2, 1, 1, 1).expand(*s))
     made, _ = augment(*window(900, 0.1), Augment(loud=1))
@@ -75,6 +84,6 @@ def test_the_same_seed_tells_it_in_the_same_way_and_the_rows_stay():
     assert not told[0].equal(told[2])
     assert not told[0][0].equal(told[0][1])
     assert source.equal(before)
-    for name in ("frames", "bands", "tempo", "throat", "loud"):
+    for name in ("frames", "bands", "tempo", "throat", "loud", "late"):
         changed, _ = augment(source, seen, replace(Augment(), **{name: getattr(ALL, name)}))
         assert not changed.equal(source), name
