@@ -43,7 +43,7 @@ class DrawingOptions(Settings):
     top_p: float = Field(0.95, gt=0, le=1, description="Words are drawn from the likeliest that have this share")
     guidance: float = Field(1.5, ge=0, le=20, description="How strictly the words are kept to; 1 is without guidance")
     candidates: int = Field(
-        1, ge=1, le=AT_ONCE, description="Drawings for each that is kept: the one that its words explain best"
+        1, ge=1, le=AT_ONCE, description="Drawings for each that is kept: the one that is likeliest, word by word"
     )
     nearest: float = Field(
         0.6,

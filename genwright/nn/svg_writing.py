@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -45,13 +44,16 @@ class Wish:
 class Written:
     words: list[int]
     logprob: float  # nats, of the words as they were chosen: after guidance, before temperature
-    score: float  # nats by which what was asked makes the drawing likelier than nothing does
+
+    @property
+    def ease(self) -> float:
+        """Mean of its words' log-probabilities: what a model is sure of looks clean."""
+        return self.logprob / len(self.words)
 
 
 def draw(model: Any, request: Request) -> Iterator[Part]:
-    """Drawings as files; in `meta` seed, count of words, log-probability, as what the words were understood, and of
-    several candidates how much likelier the words make the one that was kept (`score`, in bits); at last a
-    `finish_reason`. A file is an SVG, or a picture where the request names one (.png). Raises UsageError for what
+    """Drawings as files; in `meta` seed, count of words, log-probability, and as what the words were understood; at last
+    a `finish_reason`. A file is an SVG, or a picture where the request names one (.png). Raises UsageError for what
     cannot be asked."""
     wishes = _wishes(model, request)
     files = request.files(len(wishes), ".svg")
@@ -76,13 +78,13 @@ def draw_many(model: Any, requests: Sequence[Request]) -> Iterator[tuple[int, Me
 
 
 def written_best(model: Any, wishes: Sequence[Wish]) -> Iterator[Written]:
-    """Of each wish's candidates the one that points to its words most; no more than AT_ONCE are written together."""
+    """Of each wish's candidates the one that is likeliest, word by word; no more than AT_ONCE are written together."""
     some: list[tuple[Wish, ...]] = []
     for place, wish in enumerate(wishes):
         some.append(tuple(wish.candidates()))
         if place + 1 == len(wishes) or sum(map(len, some)) + wishes[place + 1].how.candidates > AT_ONCE:
             made = iter(write(model, [one for each in some for one in each]))
-            yield from (max((next(made) for _ in each), key=lambda one: one.score) for each in some)
+            yield from (max((next(made) for _ in each), key=lambda one: one.ease) for each in some)
             some = []
 
 
@@ -91,22 +93,20 @@ def write(model: Any, wishes: Sequence[Wish]) -> list[Written]:
     grammars = [Grammar(model.config.longest) for _ in wishes]
     chances = [random.Random(wish.seed) for wish in wishes]
     found: list[list[int]] = [[] for _ in wishes]
-    sums, scores = [0.0] * len(wishes), [0.0] * len(wishes)
+    sums = [0.0] * len(wishes)
     with model.answering() as net:
         told, guided = _told(model, net, wishes)
         live = list(range(len(wishes)))
         cache = Cache(net, len(told), model.device)
         before = [WORDS] * len(wishes)
         while live:
-            logits, gain = _next(cache, before, [grammars[i] for i in live], told, guided)
+            logits = _next(cache, before, [grammars[i] for i in live], told, guided)
             scales = torch.tensor([[wishes[i].how.temperature, wishes[i].how.top_p, chances[i].random()] for i in live])
             before, likely = drawn(logits, *scales.to(logits).unbind(1))
-            gained = gain.gather(1, torch.tensor(before, device=gain.device)[:, None])[:, 0].tolist()
-            for i, word, chance, more in zip(live, before, likely, gained, strict=True):
+            for i, word, chance in zip(live, before, likely, strict=True):
                 grammars[i].put(word)
                 found[i].append(word)
                 sums[i] += chance
-                scores[i] += more
             stay = [place for place, i in enumerate(live) if not grammars[i].is_done]
             if len(stay) < len(live):
                 again = [place + len(live) for place in stay] if guided is not None else []
@@ -114,29 +114,25 @@ def write(model: Any, wishes: Sequence[Wish]) -> list[Written]:
                 cache.keep(rows)
                 told, guided = told[rows], None if guided is None else guided[rows[: len(stay)]]
                 live, before = [live[place] for place in stay], [before[place] for place in stay]
-    return [Written(*one) for one in zip(found, sums, scores, strict=True)]
+    return [Written(*one) for one in zip(found, sums, strict=True)]
 
 
 # -- word by word ------------------------------------------------------------------------------------------------------
 
 
 def _told(model: Any, net: Any, wishes: Sequence[Wish]) -> tuple[Tensor, Tensor | None]:
-    """The captions (B, d) and, where one asks for guidance or is a candidate, as many rows that are told nothing, and
-    by how much."""
+    """The captions (B, d) and, where one asks for guidance, as many rows that are told nothing, and by how much."""
     strength = torch.tensor([wish.how.guidance for wish in wishes], device=model.device)
     captions = torch.from_numpy(model.reader([wish.words for wish in wishes])).to(model.device)
     silent = torch.zeros(len(wishes), dtype=torch.bool, device=model.device)
     told = net.told(captions, silent)
-    if all(wish.how.guidance == 1 and wish.how.candidates == 1 for wish in wishes):
+    if all(wish.how.guidance == 1 for wish in wishes):
         return told, None
     return torch.cat([told, net.told(captions, ~silent)]), strength
 
 
-def _next(
-    cache: Cache, before: list[int], grammars: Sequence[Grammar], told: Tensor, guided: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Logits (B, WORDS) of the next word (Ho & Salimans 2022 for the guidance), and by how many nats the captions make
-    each likelier."""
+def _next(cache: Cache, before: list[int], grammars: Sequence[Grammar], told: Tensor, guided: Tensor | None) -> Tensor:
+    """Logits (B, WORDS) of the next word (Ho & Salimans 2022 for the guidance)."""
     known = torch.tensor([[g.slot, g.x, g.y, g.low, g.high] for g in grammars]).to(told.device)
     words = torch.tensor(before).to(told.device)
     if guided is not None:
@@ -144,10 +140,10 @@ def _next(
     slot, x, y, low, high = known.unbind(1)
     logits = cache.next(words, (slot, x, y), told).masked_fill(~allowed(low, high), -torch.inf)
     if guided is None:
-        return logits, torch.zeros_like(logits)
+        return logits
     with_words, without = logits.log_softmax(-1).chunk(2)
     gain = (with_words - without).masked_fill(with_words.isinf(), 0.0)
-    return (without + guided[:, None] * gain).masked_fill(with_words.isinf(), -torch.inf), gain
+    return (without + guided[:, None] * gain).masked_fill(with_words.isinf(), -torch.inf)
 
 
 def allowed(low: Tensor, high: Tensor) -> Tensor:
@@ -184,5 +180,4 @@ def _part(wish: Wish, file: Path, written: Written) -> Part:
         raise DataError(f"{file} cannot be written: {error.strerror or error}.", "Choose another place.") from None
     meta = {"number": wish.number, "seed": wish.seed, "words": len(written.words), "logprob": written.logprob,
             "understood": wish.words}  # fmt: skip
-    score = {"score": round(written.score / math.log(2), 3)} if how.candidates > 1 else {}
-    return Part(kind="image", path=file, meta=meta | score)
+    return Part(kind="image", path=file, meta=meta)
