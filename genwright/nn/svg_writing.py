@@ -53,8 +53,8 @@ class Written:
 
 def draw(model: Any, request: Request) -> Iterator[Part]:
     """Drawings as files; in `meta` seed, count of words, log-probability, and as what the words were understood; at
-    last a `finish_reason`. A file is an SVG, or a picture where the request names one (.png). Raises UsageError for what
-    cannot be asked."""
+    last a `finish_reason`. A file is an SVG, or a picture where the request names one (.png). Raises UsageError for
+    what cannot be asked."""
     wishes = _wishes(model, request)
     files = request.files(len(wishes), ".svg")
     for wish, file, written in zip(wishes, files, written_best(model, wishes), strict=True):
