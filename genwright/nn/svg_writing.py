@@ -42,6 +42,8 @@ class Wish:
 
 @dataclass(frozen=True)
 class Written:
+    """A drawing's words, and how sure the model was of them."""
+
     words: list[int]
     logprob: float  # nats, of the words as they were chosen: after guidance, before temperature
 
