@@ -136,12 +136,7 @@ class Upstream(Connection):
             raise ModelError(f"{self.place} hung up in the middle of an answer: {error}.", "Try again.") from None
 
     def _parsed(self, data: str) -> dict[str, Any]:
-        try:
-            event = json.loads(data)
-        except ValueError:
-            event = None
-        if not isinstance(event, dict):
-            raise ModelError(f"{self.place} sent something that is no JSON object: {data[:100]!r}.")
+        event = self.object_in(data)
         if event.get("error"):
             raise ModelError(f"{self.place} stopped: {words_of(event)}")
         return event

@@ -128,13 +128,7 @@ class Painter(Connection):
         self.breaker.went_well()
         if len(data) > _LARGEST:
             raise ModelError(f"{self.place} sent more than {_LARGEST:,} bytes.")
-        try:
-            answer = json.loads(data)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise ModelError(f"{self.place} sent something that is no JSON object: {data[:100]!r}.")
-        return answer
+        return self.object_in(data)
 
     def _picture(self, one: Any, file: Path, number: int, how: Options) -> Part:
         from genwright.media.apart import open_given

@@ -122,6 +122,16 @@ class Connection:
             return ModelError(message, "It redirects; give the address that it redirects to as base_url.")
         return UsageError(message) if error.code < 500 and error.code not in _WORTH_A_RETRY else ModelError(message)
 
+    def object_in(self, data: str | bytes) -> dict[str, Any]:
+        """What the upstream sent as a JSON object. Raises ModelError, which shows its beginning, where it is none."""
+        try:
+            found = json.loads(data)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ModelError(f"{self.place} sent something that is no JSON object: {data[:100]!r}.")
+        return found
+
     @property
     def place(self) -> str:
         """What errors call it."""

@@ -252,6 +252,12 @@ def test_icons_of_lines_stay_drawings_and_filled_ones_are_passed_over(tmp_path):
     assert fields["meta"]["captions"] == {"en": ["home"]}
     assert (fields["meta"]["concept"], fields["meta"]["style"], fields["meta"]["licence"]) == ("home", "two", "MIT")
     assert "group" not in fields["meta"], "many hands draw one thing"
+    packed(
+        tmp_path / "b.tgz",
+        {"icons.json": {"prefix": "odd", "icons": {"seven": 7, "torn": {"body": "<g stroke='red'>"}}}},
+    )
+    assert sorted(bad(read("icons", tmp_path, lines=True))) == ["odd:seven", "odd:torn"]
+    assert list(bad(read("icons", tmp_path))) == ["odd:seven", "odd:torn"]
     kept = good(read("icons", tmp_path, lines=True))["one:home-02-outline"]
     assert kept["meta"]["concept"] == "home 02 outline"
 

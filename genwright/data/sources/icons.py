@@ -22,7 +22,7 @@ from genwright.core import Settings as Base
 from genwright.core.home import store
 from genwright.data.files import File, find_files, must_exist
 from genwright.media.drawing import read_drawing
-from genwright.media.picture import rasterise, save_picture
+from genwright.media.picture import rasterise, save_picture, svg_root
 
 _LARGEST = 400_000_000  # bytes of one JSON file; fluent-emoji's has 104 MB
 _DRAWING = 1  # of what is kept in the store; a change draws all anew
@@ -48,7 +48,7 @@ class Settings(Base):
         False, description="Rows hold the drawing (SVG), of icons that are lines alone; filled ones are passed over"
     )
     ends: tuple[str, ...] = Field(
-        (), description="Ends of names that only say how an icon is drawn: -outline; with `lines` numbers go too"
+        (), description="With `lines`: ends of names that only say how an icon is drawn (-outline); numbers go anyway"
     )
 
 
@@ -77,24 +77,30 @@ def read(settings: Settings) -> Iterator[Row | Bad]:
         facts = {"style": settings.style or str(icons.get("prefix") or "icons"), **_rights(info)}
         named = {} if settings.lines else _named(icons, chars, emojis)
         for name, icon in icons["icons"].items():
-            emoji = named.get(name)
+            where, emoji = f"{facts['style']}:{name}", named.get(name)
+            if not isinstance(icon, dict):
+                yield Bad(where, "is no icon: it has no `body`")
+                continue
             if icon.get("hidden") or (not settings.lines and emojis.by_code and not _is_wanted(emoji, settings)):
                 continue
-            where = f"{facts['style']}:{name}"
-            svg = _svg(icon, icons, settings.colour)
-            if settings.lines:
-                if _is_of_lines(svg):
-                    image = {"bytes": svg.encode(), "path": f"{name}.svg"}
-                    said = _said(_short(name, settings.ends), None)
-                    del said["group"]  # many hands draw one thing; near_files binds what looks the same
-                    yield Row(where, {"image": image, "meta": facts | said})
-                continue
             try:
-                path = _drawn(svg, settings.size)
+                image = _image(name, _svg(icon, icons, settings.colour), settings)
             except DataError as error:
                 yield Bad(where, error.message)
                 continue
-            yield Row(where, {"image": path, "meta": facts | _said(name, emoji)})
+            if image is not None:
+                said = _said(_short(name, settings.ends) if settings.lines else name, emoji)
+                if settings.lines:
+                    del said["group"]  # many hands draw one thing; near_files binds what looks the same
+                yield Row(where, {"image": image, "meta": facts | said})
+
+
+def _image(name: str, svg: str, settings: Settings) -> Path | dict[str, Any] | None:
+    """An icon drawn, or the drawing itself; None for one that is passed over. Raises DataError for what is no SVG."""
+    if not settings.lines:
+        return _drawn(svg, settings.size)
+    svg_root(svg)
+    return {"bytes": svg.encode(), "path": f"{name}.svg"} if _is_of_lines(svg) else None
 
 
 def _is_of_lines(svg: str) -> bool:
