@@ -46,6 +46,11 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return False
 
 
+def is_slow(module: torch.nn.Module, device: torch.device) -> bool:
+    """Whether weights are in bfloat16 on a machine that multiplies it in software (twenty times slower and more)."""
+    return not has_fast_bfloat16(device) and any(p.dtype == torch.bfloat16 for p in module.parameters())
+
+
 def passes_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
     """The context for a forward pass: autocast where `dtype` is not float32."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)

@@ -134,6 +134,9 @@ def fit(
         machine.seed_all(seed)
         place = machine.choose_device(settings.device)
         learner.module.to(place)
+        if machine.is_slow(learner.module, place):
+            tell.note("The weights are kept in bfloat16, which this machine multiplies many times slower than float32: "
+                      "set model.dtype to float32 where memory allows it.")  # fmt: skip
         _set_dropout(learner.module, settings.dropout)
 
         def encode(example: Example) -> Encoded:

@@ -110,6 +110,17 @@ def test_a_killed_tuning_ends_in_the_same_model(tmp_path: Path, changes: dict[st
     assert weights(again) == weights(whole)
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_weights_that_this_machine_multiplies_slowly_are_told(
+    fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genwright.nn.device.has_fast_bfloat16", lambda device: fast)
+    model = {"config": LLAMA, "tokenizer": {"train": "bpe", "vocab_size": 300}, "dtype": "bfloat16"}
+    asked, tell = recipe(model=model, train={"max_steps": 1, "dtype": "float32"}), Notes()
+    tune(asked, Run.create(asked, tmp_path / "run"), DATA, tell=tell)
+    assert ("set model.dtype to float32" in " ".join(tell.said)) != fast
+
+
 def test_the_model_folder_says_where_it_comes_from(tmp_path: Path) -> None:
     run, _ = tuned(tmp_path, recipe())
     facts = json.loads((run.model / "genwright.json").read_text())

@@ -15,7 +15,7 @@ from genwright.judging import word_ngrams
 from genwright.judging.intervals import RESAMPLES, score_of_sums
 from genwright.judging.pictures import picture_of
 from genwright.media.picture import read_svg
-from genwright.media.strokes import WORDS, places_of, words_of_svg
+from genwright.media.strokes import GRID, WORDS, places_of, words_of_svg
 
 needs = frozenset({"likelihood", "train"})
 
@@ -35,7 +35,7 @@ def score(
     rows = np.array(known, dtype=np.float64)
     return score_of_sums(
         rows, _bits, bootstrap=bootstrap, seed=seed, each=tuple(_bits(rows).tolist()), higher_is_better=False,
-        unit="bits a word", signature="drawing_bits|strokes:1/4|word-weighted",
+        unit="bits a word", signature=f"drawing_bits|strokes:1/{GRID}|word-weighted",
         details={**word_ngrams.bits(counts, held, WORDS, list(map(_ranges, held))), "words": int(rows[:, 1].sum()),
                  "rows": len(known)},
     )  # fmt: skip
