@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,30 @@ def curves_of(start: Point, arc: Arc) -> list[Curve]:
     radius)."""
     centre, radius, angle, turn = circle_of(start, arc)
     return list(_elliptic(centre, radius, radius, 0.0, angle, turn))
+
+
+def turned(drawing: Iterable[Subpath], way: int) -> tuple[Subpath, ...]:
+    """A drawing in one of the eight ways that a square can be laid on itself: 0 as it is; 1 left for right, 2 upside
+    down, 4 rows for columns, and their sums.
+
+    >>> turned([Subpath((1, 2), (Line((3, 5)),))], 5)
+    (Subpath(start=(22.0, 1), segments=(Line(end=(19.0, 3)),), closed=False),)
+    """
+
+    def there(p: Point) -> Point:
+        x, y = (p[1], p[0]) if way & 4 else p
+        return SIDE - x if way & 1 else x, SIDE - y if way & 2 else y
+
+    def laid(segment: Segment) -> Segment:
+        match segment:
+            case Line(end):
+                return Line(there(end))
+            case Curve(first, second, end):
+                return Curve(there(first), there(second), there(end))
+            case Arc(radius, large, sweep, end):
+                return Arc(radius, large, sweep != bool(way.bit_count() % 2), there(end))
+
+    return tuple(Subpath(there(one.start), tuple(map(laid, one.segments)), one.closed) for one in drawing)
 
 
 def halves(start: Point, curve: Curve) -> tuple[Curve, Curve]:

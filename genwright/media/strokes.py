@@ -17,7 +17,7 @@ from xml.sax.saxutils import quoteattr
 
 from genwright.core.errors import DataError
 
-from .drawing import SIDE, Arc, Curve, Line, Point, Segment, Subpath, curves_of, halves, points_of, read_drawing
+from .drawing import SIDE, Arc, Curve, Line, Point, Segment, Subpath, curves_of, halves, points_of, read_drawing, turned
 from .tidy import tidied
 
 GRID = 2  # places of a unit
@@ -155,11 +155,11 @@ def words_of_drawing(drawing: Iterable[Subpath]) -> list[int]:
     return [*words, END]
 
 
-def words_of_svg(svg: str) -> list[int]:
+def words_of_svg(svg: str, way: int = 0) -> list[int]:
     """The words of an SVG, its strokes written in the one way (media/tidy.py): before they are rounded, and once more
-    as they lie then. Raises DataError for what is no drawing of lines."""
+    as they lie then, laid as `turned` says. Raises DataError for what is no drawing of lines."""
     rounded = drawing_of(words_of_drawing(tidied(read_drawing(svg))))
-    return words_of_drawing(tidied(rounded))
+    return words_of_drawing(tidied(turned(rounded, way)))
 
 
 def drawing_of(words: Sequence[int]) -> tuple[Subpath, ...]:

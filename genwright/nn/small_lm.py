@@ -28,12 +28,14 @@ _WASTE = 1.25  # slots of a padded run of attention for each real one
 class SmallLM(nn.Module):
     """`shape` has width, depth, heads, mlp and longest; `words` is how many there are, `known` how many values each
     fact of a place may have. `reader_width` is that of a caption's vector (0: nothing is told), `bag` the number of its
-    words where it is a bag of words that is learned too."""
+    words where it is a bag of words that is learned too. `ways` is in how many ways a row may be altered, which it is
+    told (Karras et al. 2020): way 0 is unaltered."""
 
     blocks: Any  # nn.ModuleList of Block
     bag: nn.Embedding | None
 
-    def __init__(self, shape: Any, words: int, known: Sequence[int], *, reader_width: int = 0, bag: int = 0):
+    def __init__(self, shape: Any, words: int, known: Sequence[int], *, reader_width: int = 0, bag: int = 0,
+                 ways: int = 0):  # fmt: skip
         super().__init__()
         self.shape, d = shape, shape.width
         self.words = nn.Embedding(words + 1, d)  # the last begins a row
@@ -47,6 +49,8 @@ class SmallLM(nn.Module):
         self.blocks = nn.ModuleList(Block(d, shape.heads, round(shape.mlp * d)) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(d)
         self.out = nn.Linear(d, words)
+        if ways:
+            self.ways = nn.Embedding(ways, d, padding_idx=0)
         self._begin()
 
     def _begin(self) -> None:
@@ -60,6 +64,8 @@ class SmallLM(nn.Module):
                 nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * len(self.blocks)))
         if self.bag is not None:
             nn.init.normal_(self.bag.weight, std=1.0)
+        if hasattr(self, "ways"):
+            nn.init.zeros_(self.ways.weight)
 
     # -- the story ---------------------------------------------------------------------------------------------------
 

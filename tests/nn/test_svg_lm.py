@@ -182,7 +182,8 @@ def test_smoothing_keeps_to_the_grammar(tmp_path: Path) -> None:
     assert smooth != pytest.approx(plain)
 
 
-CHANGES = {"width": 64, "depth": 3, "heads": 4, "mlp": 1.0, "longest": 80, "text_encoder": "usem3", "words": 64}
+CHANGES = {"width": 64, "depth": 3, "heads": 4, "mlp": 1.0, "longest": 80, "text_encoder": "usem3", "words": 64,
+           "turned": 0.5}
 
 
 @pytest.mark.parametrize("key", list(SvgConfig.model_fields))
