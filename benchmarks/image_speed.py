@@ -208,8 +208,8 @@ def true_pictures(size: int, folder: Path) -> list[Path]:
 
 def kid(some: list[Path], true: list[Path]) -> float:
     """The distance that the product's metric tells, without its interval."""
-    from genwright.judging.features import features, seen_at
     from genwright.judging.mmd import mmd, polynomial
+    from genwright.nn.picture_features import features, seen_at
 
     side = seen_at(64)
     return 1000 * mmd(features(some, side), features(true, side), polynomial)[0]

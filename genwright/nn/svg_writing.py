@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from genwright.media.strokes import WORDS, Grammar, svg_of
 
 from .answers import seed_of
 from .captions import words_of
+from .looks import SIDE
 from .small_lm import Cache, drawn
 from .svg_options import AT_ONCE, DrawingOptions
 
@@ -80,14 +82,25 @@ def draw_many(model: Any, requests: Sequence[Request]) -> Iterator[tuple[int, Me
 
 
 def written_best(model: Any, wishes: Sequence[Wish]) -> Iterator[Written]:
-    """Of each wish's candidates the one that is likeliest, word by word; no more than AT_ONCE are written together."""
+    """The best of each wish's candidates; no more than AT_ONCE are written together."""
     some: list[tuple[Wish, ...]] = []
     for place, wish in enumerate(wishes):
         some.append(tuple(wish.candidates()))
         if place + 1 == len(wishes) or sum(map(len, some)) + wishes[place + 1].how.candidates > AT_ONCE:
             made = iter(write(model, [one for each in some for one in each]))
-            yield from (max((next(made) for _ in each), key=lambda one: one.ease) for each in some)
+            yield from (_best(model, each[0].words, [next(made) for _ in each]) for each in some)
             some = []
+
+
+def _best(model: Any, words: str, candidates: Sequence[Written]) -> Written:
+    """The candidate that is likeliest, word by word; where the model knows looks, likeliest and most like its words:
+    the sum of both, each by its spread among the candidates."""
+    worth = np.array([one.ease for one in candidates])
+    if model.config.looks and len(candidates) > 1:
+        seen = [rasterise(svg_of(one.words), SIDE) for one in candidates]
+        like = model.module.looks.likeness(seen, model.reader([words] * len(seen)))
+        worth = sum((one - one.mean()) / max(one.std(), 1e-6) for one in (worth, like))
+    return candidates[int(worth.argmax())]
 
 
 def write(model: Any, wishes: Sequence[Wish]) -> list[Written]:

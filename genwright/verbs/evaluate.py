@@ -44,7 +44,6 @@ from genwright.core import (
     with_shots,
     write_text,
 )
-from genwright.core.card import find_card
 from genwright.core.content import files_below
 
 from .general import General, general_set
@@ -98,7 +97,11 @@ def evaluate(
     )
     sides: dict[str, Side] = {}
     if len(held_out):
-        _bring_cards(asked.metrics, tell)
+        from .models import bring
+
+        for metric in asked.metrics:
+            wanted = getattr(metric.module, "cards", ())
+            bring(wanted(metric.settings) if callable(wanted) else wanted, tell)
         for name, judge in (("tuned", model), ("base", base)):
             if judge is not None:
                 sides[name] = _put_to(judge, asked, name, tell, folder)
@@ -409,22 +412,6 @@ def _with_question(example: Example) -> Example:
 
 
 # -- judging ---------------------------------------------------------------------------------------------------------
-
-
-def _bring_cards(metrics: Sequence[Chosen], tell: Tell) -> None:
-    """Fetch what the metrics look with, as data is fetched that a recipe names by its card. For what cannot be had
-    the metric says so itself."""
-    from .models import pull
-
-    for metric in metrics:
-        wanted = getattr(metric.module, "cards", ())
-        for name in wanted(metric.settings) if callable(wanted) else wanted:
-            try:
-                card = find_card(name)
-                if not card.is_here:
-                    pull(card, tell=tell)
-            except GenwrightError as error:
-                tell.note(error.message)
 
 
 def _score(sides: dict[str, Side], asked: _Questions, tell: Tell) -> list[dict[str, str]]:

@@ -13,13 +13,13 @@ import importlib.util
 import inspect
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from genwright.core.card import Card, cards, find_card
-from genwright.core.errors import MissingExtra, ModelError, UsageError
+from genwright.core.errors import GenwrightError, MissingExtra, ModelError, UsageError
 from genwright.core.home import store
 from genwright.core.model import Model
 from genwright.core.plugin import Chosen, choose, did_you_mean, shelves
@@ -176,6 +176,18 @@ def seal(folder: Path) -> dict[str, str]:
     sums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in weights_in(folder)}
     write_text(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
     return sums
+
+
+def bring(names: Iterable[str], tell: Tell) -> None:
+    """Fetch the cards that something works with, as data is fetched that a recipe names by its card. Why one cannot be
+    had is told; who needs it says so itself."""
+    for name in names:
+        try:
+            card = find_card(name)
+            if not card.is_here:
+                pull(card, tell=tell)
+        except GenwrightError as error:
+            tell.note(error.message)
 
 
 # -- finding ---------------------------------------------------------------------------------------------------------

@@ -77,13 +77,14 @@ def _teach(
     """The tuning itself, in one process or in each of a crew."""
     from genwright.nn.loop import fit
 
-    from .models import open_model
+    from .models import bring, open_model
 
     tell.stage("Opening the model")
     texts = None if recipe.model.source else _texts(prepared.train)
     learner = _learner(
         open_model(recipe.model, task=recipe.task, purpose="tune", seed=recipe.seed, texts=texts, tell=tell), recipe
     )
+    bring(getattr(learner, "cards", ()), tell)
     _fit_to_task(learner, recipe, prepared.train)
     learner = recipe.method(learner, seed=recipe.seed)
     if crew.is_first:

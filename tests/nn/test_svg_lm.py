@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -173,6 +175,33 @@ def test_a_model_of_seconds_beats_counting_words_on_drawings_it_has_not_seen(tmp
     assert score.value == pytest.approx(bits)
 
 
+def test_drawings_are_taught_turned_and_judged_upright(tmp_path: Path) -> None:
+    learner = model(turned=0.5)
+    item = learner.encode(rows(tmp_path)[0])
+    assert len(item.sequences) == 8
+    torch.manual_seed(0)
+    learner.module.train()
+    ways = [int(learner.collate([item]).extra["ways"]) for _ in range(200)]
+    assert set(ways) == set(range(8))
+    assert 70 < ways.count(0) < 130
+    learner.module.eval()
+    assert {int(learner.collate([item]).extra["ways"]) for _ in range(50)} == {0}
+
+
+def test_which_way_a_drawing_lies_is_told(tmp_path: Path) -> None:
+    """Arrows to the right, taught turned too: upright, another arrow is likelier than turned."""
+    learner = model(turned=0.5)
+    train = [row for row in rows(tmp_path / "d") if "arrow" in row.prompt[-1].text]
+    teach(tmp_path / "run", learner, train, [], max_steps=150, checkpoint_every=150)
+    learner.module.eval()
+    asked = [learner.encode(row) for row in train]
+    lying = [{**item.sequences[1], "way": np.array(0), "captions": item.sequences[0]["captions"]} for item in asked]
+    turned = [replace(item, sequences=(row,)) for item, row in zip(asked, lying, strict=True)]
+    with torch.no_grad():
+        upright, mirrored = (float(learner.loss(learner.collate(items))) for items in (asked, turned))
+    assert upright < 0.6 * mirrored
+
+
 def test_smoothing_keeps_to_the_grammar(tmp_path: Path) -> None:
     learner = model()
     batch = learner.collate([learner.encode(row) for row in rows(tmp_path)])
@@ -182,14 +211,24 @@ def test_smoothing_keeps_to_the_grammar(tmp_path: Path) -> None:
     assert smooth != pytest.approx(plain)
 
 
-CHANGES = {"width": 64, "depth": 3, "heads": 4, "mlp": 1.0, "longest": 80, "text_encoder": "usem3", "words": 64,
-           "turned": 0.5}
+CHANGES = {
+    "width": 64,
+    "depth": 3,
+    "heads": 4,
+    "mlp": 1.0,
+    "longest": 80,
+    "text_encoder": "usem3",
+    "words": 64,
+    "turned": 0.5,
+    "looks": True,
+}
 
 
 @pytest.mark.parametrize("key", list(SvgConfig.model_fields))
 def test_every_key_of_the_config_changes_the_network(key: str) -> None:
-    one, other = model(), model(**{key: CHANGES[key]})
-    shapes = [[(n, p.shape) for n, p in m.module.named_parameters()] for m in (one, other)]
+    like = {"text_encoder": "usem3"} if key == "looks" else {}
+    one, other = model(**like), model(**like, **{key: CHANGES[key]})
+    shapes = [[(n, p.shape) for n, p in m.module.state_dict().items()] for m in (one, other)]
     heads = [m.module.blocks[0].heads for m in (one, other)]
     assert shapes[0] != shapes[1] or heads[0] != heads[1]
 

@@ -12,9 +12,9 @@ from pydantic import Field
 
 from genwright.core import Example, Pairs, Score
 from genwright.core import Settings as Base
-from genwright.judging.features import CARDS
 from genwright.judging.mmd import Kernel, gaussian, mmd_score
 from genwright.judging.pictures import distances
+from genwright.nn.picture_features import CARDS
 
 needs = frozenset({"answers", "train"})
 cards = CARDS

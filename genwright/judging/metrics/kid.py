@@ -13,8 +13,8 @@ from pydantic import Field
 
 from genwright.core import Example, Pairs, Score
 from genwright.core import Settings as Base
-from genwright.judging.features import CARDS
 from genwright.judging.mmd import mmd_score, polynomial
+from genwright.nn.picture_features import CARDS
 
 needs = frozenset({"answers", "train"})
 cards = CARDS

@@ -17,9 +17,9 @@ from pydantic import Field
 
 from genwright.core import Example, Pairs, Score, UsageError
 from genwright.core import Settings as Base
-from genwright.judging.features import CARDS, features, signature
 from genwright.judging.intervals import RESAMPLES, ratio, score_of_sums
 from genwright.judging.pictures import caption_of, picture_of, sets_of
+from genwright.nn.picture_features import CARDS, Probe, features, signature
 
 needs = frozenset({"answers", "train"})
 _KS = (1, 5, 10)
@@ -79,27 +79,6 @@ def score(
                 **{label: float(one.mean() / true) for label, one in hits.items() if label.startswith("retrieved")}},
         details={**found, "chance": {f"R@{k}": min(1.0, k / len(captions)) for k in _KS}},
     )  # fmt: skip
-
-
-class Probe:
-    """A ridge regression in closed form from features to vectors of words."""
-
-    def __init__(self, features: np.ndarray, words: np.ndarray, ridge: float):
-        self.rows = len(features)
-        self._middle, self._spread = features.mean(0), np.maximum(features.std(0), 1e-6)
-        self._words = words.mean(0)
-        inner = (x := self._standard(features)).T @ x / self.rows
-        inner[np.diag_indices(len(inner))] += ridge
-        self._weights = np.linalg.solve(inner, x.T @ (words - self._words) / self.rows)
-
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        """(rows, width of the words' vectors), less the words' mean."""
-        guessed: np.ndarray = self._standard(features) @ self._weights
-        return guessed
-
-    def _standard(self, features: np.ndarray) -> np.ndarray:
-        standard: np.ndarray = (features - self._middle) / self._spread
-        return standard
 
 
 def ranks_of(guessed: np.ndarray, captions: np.ndarray, wanted: np.ndarray) -> np.ndarray:

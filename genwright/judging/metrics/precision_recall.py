@@ -15,9 +15,9 @@ from pydantic import Field
 
 from genwright.core import Example, Pairs, Score, UsageError
 from genwright.core import Settings as Base
-from genwright.judging.features import CARDS, features, signature
 from genwright.judging.intervals import Jackknifed, jackknife
 from genwright.judging.pictures import distances, sets_of
+from genwright.nn.picture_features import CARDS, features, signature
 
 needs = frozenset({"answers", "train"})
 cards = CARDS

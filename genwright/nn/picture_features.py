@@ -1,4 +1,5 @@
-"""Features of pictures: what a network that learned ImageNet sees in each, kept by the hash of the file.
+"""Features of pictures: what a network that learned ImageNet sees in each, kept by the hash of the file; and what
+words they are like.
 
 Every picture is first brought to the size of the model's own, so that no detail is asked for that it could not paint.
 What was looked at once is read from the store the next time: a thousand training pictures cost 20 seconds, then none.
@@ -28,14 +29,16 @@ def features(paths: Sequence[Path], side: int) -> np.ndarray:
 
     Raises ModelError when the network's card has not been fetched, DataError for a picture that cannot be read.
     """
-    from genwright.nn.weights import sha256_of
+    from genwright.media.picture import open_picture
+
+    from .weights import sha256_of
 
     place = store() / "features" / f"{NAME}-{_VERSION}-{side}-{seen_at(side)}.bin"
     hashes = [bytes.fromhex(sha256_of(path)) for path in paths]
     known = _known(place)
     missing = {digest: path for digest, path in zip(hashes, paths, strict=True) if digest not in known}
     for some in _batches(list(missing.items())):
-        found = _looked_at([path for _, path in some], side)
+        found = looked_at([open_picture(path) for _, path in some], side)
         rows = np.zeros(len(some), _ROW)
         rows["sha256"] = [np.frombuffer(digest, np.uint8) for digest, _ in some]
         rows["features"] = found
@@ -54,26 +57,53 @@ def signature(side: int) -> str:
     return f"{NAME}|pictures:{side}px|seen:{seen_at(side)}px"
 
 
-def _looked_at(paths: Sequence[Path], side: int) -> np.ndarray:
+def looked_at(pictures: Sequence[Any], side: int) -> np.ndarray:
+    """(len(pictures), 1280) float32 of pictures that lie in no file. Raises ModelError as `features` does."""
     import torch
 
-    from genwright.nn.efficientnet_lite import efficientnet_lite
+    from .efficientnet_lite import efficientnet_lite
 
     network = efficientnet_lite()
-    pixels = torch.from_numpy(np.stack([_pixels(path, side) for path in paths]))
-    with torch.inference_mode():
-        found: np.ndarray = network(pixels).numpy()
-    return found
+    found = [network(torch.from_numpy(np.stack([_pixels(one, side) for one in some]))) for some in _batches(pictures)]
+    vectors: np.ndarray = torch.cat(found).numpy()
+    return vectors
 
 
-def _pixels(path: Path, side: int) -> Any:
+class Probe:
+    """A ridge regression in closed form from features (rows, n) to vectors of words (rows, width); its shrinkage is in
+    parts of the standardised features' variance."""
+
+    def __init__(self, features: np.ndarray, words: np.ndarray, ridge: float):
+        self.rows = len(features)
+        self._middle, self._spread = features.mean(0), np.maximum(features.std(0), 1e-6)
+        self.words = words.mean(0)
+        inner = (x := self._standard(features)).T @ x / self.rows
+        inner[np.diag_indices(len(inner))] += ridge
+        self._weights = np.linalg.solve(inner, x.T @ (words - self.words) / self.rows)
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """(rows, width of the words' vectors), less the words' mean."""
+        guessed: np.ndarray = self._standard(features) @ self._weights
+        return guessed
+
+    def as_layer(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same as weights (n, width) and what is added (width,)."""
+        weights = self._weights / self._spread[:, None]
+        return weights, -self._middle @ weights
+
+    def _standard(self, features: np.ndarray) -> np.ndarray:
+        standard: np.ndarray = (features - self._middle) / self._spread
+        return standard
+
+
+def _pixels(picture: Any, side: int) -> Any:
     """uint8 (S, S, 3) with S of `seen_at`."""
     from PIL import Image
 
-    from genwright.media.picture import open_picture, rgb, squared
+    from genwright.media.picture import rgb, squared
 
     seen = seen_at(side)
-    return np.asarray(squared(rgb(open_picture(path)), side).resize((seen, seen), Image.Resampling.BICUBIC))
+    return np.asarray(squared(rgb(picture), side).resize((seen, seen), Image.Resampling.BICUBIC))
 
 
 def _known(place: Path) -> dict[bytes, np.ndarray]:
@@ -90,5 +120,5 @@ def _keep(place: Path, rows: np.ndarray) -> None:
         file.write(rows.tobytes())
 
 
-def _batches(things: list[Any]) -> list[list[Any]]:
+def _batches(things: Sequence[Any]) -> list[Sequence[Any]]:
     return [things[i : i + _AT_ONCE] for i in range(0, len(things), _AT_ONCE)]
