@@ -55,12 +55,12 @@ class DrawingOptions(Settings):
     temperature: float = Field(0.6, ge=0, le=4, description="How freely words are drawn; 0 takes the likeliest")
     top_p: float = Field(0.95, gt=0, le=1, description="Words are drawn from the likeliest that have this share")
     guidance: float = Field(1.5, ge=0, le=20, description="How strictly the words are kept to; 1 is without guidance")
-    candidates: int = Field(
-        1,
+    candidates: int | None = Field(
+        None,
         ge=1,
         le=AT_ONCE,
         description="Drawings for each that is kept: the one that is likeliest, word by word, and looks most like what "
-        "was asked, where the model knows looks",
+        "was asked, where the model knows looks; null is 16 where it does, else 1",
     )
     nearest: float = Field(
         0.6,

@@ -26,6 +26,7 @@ from .small_lm import Cache, drawn
 from .svg_options import AT_ONCE, DrawingOptions
 
 _APART = 1_000_003  # between the seeds of candidates
+_CANDIDATES = 16  # where looks are known
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,14 @@ class Wish:
     words: str  # as they are understood
     seed: int
 
+    @property
+    def count(self) -> int:
+        """How many are written for one that is kept."""
+        return self.how.candidates or 1
+
     def candidates(self) -> list[Wish]:
-        """As many as are written for one that is kept, each by chance of its own."""
-        return [replace(self, seed=self.seed + _APART * k) for k in range(self.how.candidates)]
+        """Each by chance of its own."""
+        return [replace(self, seed=self.seed + _APART * k) for k in range(self.count)]
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def written_best(model: Any, wishes: Sequence[Wish]) -> Iterator[Written]:
     some: list[tuple[Wish, ...]] = []
     for place, wish in enumerate(wishes):
         some.append(tuple(wish.candidates()))
-        if place + 1 == len(wishes) or sum(map(len, some)) + wishes[place + 1].how.candidates > AT_ONCE:
+        if place + 1 == len(wishes) or sum(map(len, some)) + wishes[place + 1].count > AT_ONCE:
             made = iter(write(model, [one for each in some for one in each]))
             yield from (_best(model, each[0].words, [next(made) for _ in each]) for each in some)
             some = []
@@ -173,6 +179,8 @@ def allowed(low: Tensor, high: Tensor) -> Tensor:
 def _wishes(model: Any, request: Request) -> list[Wish]:
     """What a request asks for, one entry a drawing."""
     how = request.options_as(DrawingOptions)
+    if how.candidates is None and model.config.looks:
+        how = how.model_copy(update={"candidates": _CANDIDATES})
     words = words_of(request.messages)
     if not words.strip():
         raise UsageError("There is nothing to draw: the request has no words.", "Say what is to be seen.")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genwright.core import ModelError, find_card
+from genwright.core import ModelError, Request, find_card, user
 from genwright.engines import svg_lm
 from genwright.media.picture import open_picture
 from genwright.media.strokes import svg_of, words_of_svg
@@ -114,3 +114,13 @@ def test_it_needs_sentences_and_the_card(tmp_path: Path, monkeypatch: pytest.Mon
     paths = list(files(tmp_path / "h").values())
     with pytest.raises(ModelError, match="has not been fetched"):
         Looks(4).fit(paths, np.eye(5, 4))
+
+
+def test_who_knows_looks_writes_sixteen_unless_told_otherwise(knowing: SvgLM, tmp_path: Path) -> None:
+    def ease(learner: SvgLM, **options: int) -> list[float]:
+        asked = Request(messages=(user("a small circle"),), seed=1, options=options, out=tmp_path / "made.svg")
+        return [part.meta["logprob"] for part in learner.generate(asked) if part.path]
+
+    assert ease(knowing) == ease(knowing, candidates=16) != ease(knowing, candidates=1)
+    knowing.config = knowing.config.model_copy(update={"looks": False})
+    assert ease(knowing) == ease(knowing, candidates=1)
