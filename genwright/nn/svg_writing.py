@@ -21,12 +21,12 @@ from genwright.media.strokes import WORDS, Grammar, svg_of
 
 from .answers import seed_of
 from .captions import words_of
-from .looks import SIDE
+from .looks import DRAWN, SIDE
 from .small_lm import Cache, drawn
 from .svg_options import AT_ONCE, DrawingOptions
 
 _APART = 1_000_003  # between the seeds of candidates
-_CANDIDATES = 16  # where looks are known
+_CANDIDATES = 32  # where looks are known
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Written:
 
     words: list[int]
     logprob: float  # nats, of the words as they were chosen: after guidance, before temperature
+    copies: int = 0  # other candidates that were passed over, as nearly drawings that were taught
 
     @property
     def ease(self) -> float:
@@ -99,14 +100,19 @@ def written_best(model: Any, wishes: Sequence[Wish]) -> Iterator[Written]:
 
 
 def _best(model: Any, words: str, candidates: Sequence[Written]) -> Written:
-    """The candidate that is likeliest, word by word; where the model knows looks, likeliest and most like its words:
-    the sum of both, each by its spread among the candidates."""
+    """The candidate that is likeliest, word by word; where the model knows looks, likeliest and most like its words
+    (the sum of both, each by its spread among the candidates), near copies of what was taught being passed over. If
+    all are, the one that is least so."""
     worth = np.array([one.ease for one in candidates])
-    if model.config.looks and len(candidates) > 1:
-        seen = [rasterise(svg_of(one.words), SIDE) for one in candidates]
-        like = model.module.looks.likeness(seen, model.reader([words] * len(seen)))
-        worth = sum((one - one.mean()) / max(one.std(), 1e-6) for one in (worth, like))
-    return candidates[int(worth.argmax())]
+    if not (model.config.looks and len(candidates) > 1):
+        return candidates[int(worth.argmax())]
+    drawings = [svg_of(one.words) for one in candidates]
+    looks, asked = model.module.looks, model.reader([words] * len(drawings))
+    like = looks.likeness([rasterise(one, SIDE) for one in drawings], asked)
+    worth = sum((one - one.mean()) / max(one.std(), 1e-6) for one in (worth, like))
+    new = looks.newness([rasterise(one, DRAWN) for one in drawings])
+    best = candidates[int(np.where(new >= 0, worth, new - 1e3).argmax())]
+    return replace(best, copies=int((new < 0).sum()))
 
 
 def write(model: Any, wishes: Sequence[Wish]) -> list[Written]:
@@ -202,5 +208,5 @@ def _part(wish: Wish, file: Path, written: Written) -> Part:
     except OSError as error:
         raise DataError(f"{file} cannot be written: {error.strerror or error}.", "Choose another place.") from None
     meta = {"number": wish.number, "seed": wish.seed, "words": len(written.words), "logprob": written.logprob,
-            "understood": wish.words}  # fmt: skip
+            "understood": wish.words, **({"near_copies": written.copies} if written.copies else {})}  # fmt: skip
     return Part(kind="image", path=file, meta=meta)

