@@ -57,6 +57,8 @@ def transcribe(args: Namespace, screen: Screen) -> dict[str, Any]:
                 screen.stream(part.text)
     finally:
         answerer.close()
+    if not text.strip():
+        screen.tell.note(f"Nobody speaks in {args.sound}, as far as can be heard.")
     found = {"text": text.strip(), **facts, "segments": segments}
     cues = by_words(segments) if args.words and form == "srt" else segments
     shown = {"srt": srt, "vtt": vtt}[form](cues) if form in ("srt", "vtt") else text.strip() + "\n"
@@ -101,7 +103,7 @@ def _lyrics(given: str | None) -> str | Path | None:
     if given is None or "\n" in given or len(given) > 255:
         return given
     path = Path(given)
-    return path if path.suffix in (".txt", ".md") or path.is_file() else given
+    return path if path.suffix in (".txt", ".md") or (path.exists() and not path.is_dir()) else given
 
 
 def mix(args: Namespace, screen: Screen) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import itertools
 import math
 import struct
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 _MP3_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # kbit/s of MPEG-1 and MPEG-2, layer III
 _MP3_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _BLOCK = 1 << 16  # frames decoded at once
+_FRAMES = 6_000  # whose bands are found at once
+_AGAIN = "Get it again, or leave it out."
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Limits:
 
 
 LIMITS = Limits()
+SPEECH = Limits(seconds=4 * 3600, bytes=3_000_000_000)  # a recording that is listened to
 
 
 class TooLong(DataError):
@@ -90,29 +94,50 @@ def open_sound(source: Path | bytes, *, limits: Limits = LIMITS) -> Sound:
     or with a rate or a number of channels that cannot be."""
     import numpy as np
 
+    rate, blocks = _decoded(source, limits)
+    return Sound(np.concatenate(list(blocks)), rate)
+
+
+def open_speech(source: Path | bytes, rate: int, *, limits: Limits = SPEECH) -> Sound:
+    """The mean of a file's channels at `rate`, resampled as it is decoded: hours of it take the memory of what comes
+    out, 230 MB an hour at 16 kHz. Raises what `open_sound` raises."""
+    import numpy as np
+
+    given, blocks = _decoded(source, limits)
+    if given == rate:
+        return Sound(np.concatenate([block.mean(1, keepdims=True) for block in blocks]), rate)
+    stream = _soxr().ResampleStream(given, rate, 1, dtype="float32", quality="VHQ")
+    made = [stream.resample_chunk(block.mean(1, keepdims=True)) for block in blocks]
+    end = stream.resample_chunk(np.zeros((0, 1), np.float32), last=True)
+    return Sound(np.concatenate([*made, end]).reshape(-1, 1), rate)
+
+
+def _decoded(source: Path | bytes, limits: Limits) -> tuple[int, Iterator[Any]]:
+    """The rate, and the samples (frames, channels) block by block, checked as they come."""
     name = str(source) if isinstance(source, Path) else "The sound"
-    with _opened(source, name, limits) as file:
-        most = int(limits.seconds * file.samplerate)
-        blocks: list[Any] = []
-        count = 0
+    file = _opened(source, name, limits)
+    return file.samplerate, _blocks(file, name, limits)
+
+
+def _blocks(file: Any, name: str, limits: Limits) -> Iterator[Any]:
+    import numpy as np
+
+    count = 0
+    with file:
         try:
             while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-                blocks.append(block)
                 count += len(block)
-                if count > most:
+                if count > int(limits.seconds * file.samplerate):
                     raise _too_long(name, limits)
+                if not np.isfinite(block).all():
+                    raise DataError(f"{name} is damaged: it holds numbers that are none.", _AGAIN)
+                yield block
         except _soundfile().LibsndfileError as error:
-            raise DataError(f"{name} is damaged: {error.error_string}", "Get it again, or leave it out.") from None
+            raise DataError(f"{name} is damaged: {error.error_string}", _AGAIN) from None
         if count < file.frames and file.format != "MP3":  # whose length is a guess
-            raise DataError(
-                f"{name} is cut off: {count:,} of {file.frames:,} frames are there.", "Get it again, or leave it out."
-            )
+            raise DataError(f"{name} is cut off: {count:,} of {file.frames:,} frames are there.", _AGAIN)
         if not count:
             raise DataError(f"{name} holds no sound: it is 0 seconds long.", "Leave it out.")
-        samples = np.concatenate(blocks)
-        if not np.isfinite(samples).all():
-            raise DataError(f"{name} is damaged: it holds numbers that are none.", "Get it again, or leave it out.")
-        return Sound(samples, file.samplerate)
 
 
 def sound_facts(source: Path | bytes, *, limits: Limits = LIMITS) -> dict[str, Any]:
@@ -122,6 +147,16 @@ def sound_facts(source: Path | bytes, *, limits: Limits = LIMITS) -> dict[str, A
         suffix = ".opus" if file.subtype == "OPUS" else _SUFFIXES.get(file.format, ".wav")
         return {"seconds": file.frames / file.samplerate, "rate": file.samplerate, "channels": file.channels,
                 "suffix": suffix}  # fmt: skip
+
+
+def writable(files: Sequence[Path]) -> Sequence[Path]:
+    """The files. Raises UsageError where sound is not written as one's suffix says: to be known before any is made."""
+    for suffix in (file.suffix.lower() for file in files):
+        if suffix not in (*WRITES, ".pcm"):
+            raise UsageError(
+                f"Sound cannot be written as {suffix or 'a file without suffix'}.", f"Write one of {', '.join(WRITES)}."
+            )
+    return files
 
 
 def save_sound(sound: Sound, path: Path, *, piece: bool = False) -> Path:
@@ -145,9 +180,7 @@ def encoded(sound: Sound, suffix: str) -> bytes:
     suffix = suffix.lower()
     if suffix == ".pcm":
         return (np.clip(sound.samples, -1, 1) * 32767).round().astype("<i2").tobytes()
-    if suffix not in WRITES:
-        known = ", ".join(WRITES)
-        raise UsageError(f"Sound cannot be written as {suffix or 'a file without suffix'}.", f"Write one of {known}.")
+    writable([Path(f"sound{suffix}")])
     if suffix == ".opus":
         sound = sound.at(next((rate for rate in OPUS_RATES if rate >= sound.rate), OPUS_RATES[-1]))
     kind, coding = WRITES[suffix]
@@ -201,15 +234,18 @@ def log_mel(sound: Sound, *, bands: int = 80, window: int = 400, hop: int = 160)
     periodic Hann window, reflected edges, as librosa and Whisper have it."""
     import numpy as np
 
-    wave = sound.mono().samples[:, 0].astype(np.float64)
+    wave = sound.mono().samples[:, 0]
     if len(wave) <= window // 2:
         wave = np.pad(wave, (0, window // 2 + 1 - len(wave)))
     wave = np.pad(wave, window // 2, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(wave, window)[::hop]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
-    power = np.abs(np.fft.rfft(frames * hann, axis=1)) ** 2
-    found: Any = np.log10(np.maximum(power @ mel_filters(sound.rate, window, bands).T, 1e-10))
-    return found.astype(np.float32)
+    filters = mel_filters(sound.rate, window, bands).T
+    found = np.empty((len(frames), bands), np.float32)
+    for start in range(0, len(frames), _FRAMES):
+        power = np.abs(np.fft.rfft(frames[start : start + _FRAMES] * hann, axis=1)) ** 2
+        found[start : start + _FRAMES] = np.log10(np.maximum(power @ filters, 1e-10))
+    return found
 
 
 def spectrogram(sound: Sound, columns: int) -> bytes:
@@ -259,6 +295,8 @@ def _opened(source: Path | bytes, name: str, limits: Limits) -> Any:
         file = library.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source))
     except (library.LibsndfileError, TypeError, ValueError) as error:
         said = getattr(error, "error_string", str(error)).rstrip(".")
+        if "SF_INFO" in said:  # what libsndfile says of a header with a rate, or a number of channels, of 0
+            said = "its header claims no samples a second, or no channels"
         raise DataError(
             f"{name} is no sound that can be read: {said}.", "WAV, FLAC, MP3, OGG, Opus and AIFF are read; convert it."
         ) from None
@@ -288,7 +326,7 @@ def _size(source: Path | bytes, name: str) -> int:
 
 
 def _too_long(name: str, limits: Limits) -> TooLong:
-    return TooLong(f"{name} is longer than {limits.seconds:g} seconds.", "Cut it into pieces.")
+    return TooLong(f"{name} is longer than {limits.seconds:,.0f} seconds.", "Cut it into pieces.")
 
 
 def _soundfile() -> Any:

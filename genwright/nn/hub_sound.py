@@ -17,7 +17,7 @@ from genwright.core.content import Part
 from genwright.core.errors import DataError, ModelError, UsageError
 from genwright.core.model import Request
 from genwright.core.plugin import Settings
-from genwright.media.sound import save_sound, sound_of
+from genwright.media.sound import save_sound, sound_of, writable
 
 from .answers import seed_of
 from .captions import words_of
@@ -63,7 +63,7 @@ class HubSound:
             )
         if odd := [p.kind for m in request.messages for p in m.parts if p.kind != "text"]:
             raise UsageError(f"The request holds a part of kind {odd[0]}; this model takes words.", "Leave it out.")
-        for number, file in enumerate(request.files(how.n, ".wav")):
+        for number, file in enumerate(writable(request.files(how.n, ".wav"))):
             sound = sound_of(self._made(words, how, first + number), self.rate)
             try:
                 save_sound(sound, file)

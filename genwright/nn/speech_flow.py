@@ -21,7 +21,7 @@ from genwright.core.errors import DataError, GenwrightError, UsageError
 from genwright.core.model import Encoded, Request, Unlearnable
 from genwright.core.plugin import did_you_mean
 from genwright.media.mel import BANDS, FLOOR, mel_of, vocode
-from genwright.media.sound import Sound, joined, open_sound, save_sound
+from genwright.media.sound import Sound, joined, open_sound, save_sound, writable
 from genwright.media.spoken_form import spoken_form
 
 from . import diffusion
@@ -177,7 +177,7 @@ class SpeechFlow(Keeping):
         """The last question's words as one file, with voice, seconds and seed in `meta`; before it a part without file
         a sentence (`meta["progress"]`) and, when `partial` asks, each sentence as a file (`meta["partial"]`); at last
         a `finish_reason`. Raises UsageError for options or words that do not fit, DataError for a full disk."""
-        how, (file,) = request.options_as(VoiceOptions), request.files(1, ".wav")
+        how, (file,) = request.options_as(VoiceOptions), writable(request.files(1, ".wav"))
         lines, said = self._lines(request), list[Sound]()
         for number, line in enumerate(lines, 1):
             said += self._said([line], how)

@@ -14,6 +14,7 @@ import json
 import logging
 import random
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from genwright.core.content import Part
 from genwright.core.errors import DataError, MissingExtra, ModelError, UsageError
 from genwright.core.model import Request
 from genwright.core.plugin import did_you_mean
-from genwright.media.sound import Sound, joined, save_sound, sound_of
+from genwright.media.sound import Sound, joined, save_sound, sound_of, writable
 from genwright.media.spoken_form import spoken_form
 
 from .captions import words_of
@@ -89,11 +90,25 @@ def breaths_of(sentence: str) -> list[str]:
     return [sentence]
 
 
+def foreign_word(text: str) -> str:
+    """The first word (two letters or more) that is written in neither Latin letters nor Chinese characters, or "".
+
+    >>> foreign_word("Tea, 茶, café, 5 Ω and чай.")
+    'чай'
+    """
+    for found in _LETTERS.finditer(text):
+        names = [unicodedata.name(letter, "") for letter in found[0]]
+        if sum(not name.startswith(("LATIN", "CJK", "FULLWIDTH LATIN", "MODIFIER")) for name in names) >= 2:
+            return found[0]
+    return ""
+
+
 def language_of(text: str) -> str:
     """`zh` where there is a Chinese character, else `en`."""
     return "zh" if _CHINESE.search(text) else "en"
 
 
+_LETTERS = re.compile(r"[^\W\d_]{2,}")
 _WORDS = re.compile(r"\b([Nn]o|[Ff]ig|[Ee]d)\.(?! ?\d)")  # that Hibari's rules take for "number", "figure", "edition"
 
 
@@ -238,7 +253,7 @@ class Speaker:
         """
         how = request.options_as(SpeechOptions)
         seed = random.SystemRandom().randrange(1 << 31) if request.seed is None else request.seed
-        (file,) = request.files(1, ".wav")
+        (file,) = writable(request.files(1, ".wav"))
         text = words_of(request.messages)
         if len(text) > MAX_CHARACTERS:
             raise UsageError(
@@ -272,8 +287,14 @@ class Speaker:
 
     def spoken(self, text: str, language: str, *, hurried: bool = False) -> Iterator[Sentence]:
         """The sentences of a text, cut where the network can take no more; `hurried`, the first after its first clause.
-        Raises UsageError for a language that it does not speak, or when there is nothing that can be said."""
+        Raises UsageError for a language that it does not speak, letters that it cannot read, or when there is nothing
+        that can be said."""
         some = False
+        if word := foreign_word(text):
+            raise UsageError(
+                f"The text holds {word[:40]!r}; the packaged voices read Latin and Chinese letters alone.",
+                "Write it so, or teach a voice of your own (recipes/audio/own_voice.yaml).",
+            )
         for number, sentence in enumerate(sentences_of(text)):
             tongue = language_of(sentence) if language == "auto" else language
             if tongue not in self.network.languages:

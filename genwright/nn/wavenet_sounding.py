@@ -14,7 +14,7 @@ from genwright.core.content import Message, Part
 from genwright.core.errors import DataError, UsageError
 from genwright.core.model import Request
 from genwright.media.companding import levels_of, wave_of
-from genwright.media.sound import save_sound, sound_of
+from genwright.media.sound import save_sound, sound_of, writable
 
 from .answers import seed_of
 from .picture_rows import style_number
@@ -43,7 +43,7 @@ def sound(model: Any, request: Request) -> Iterator[Part]:
     cannot be asked.
     """
     pieces = pieces_of(model, request)
-    files = request.files(len(pieces), ".wav")
+    files = writable(request.files(len(pieces), ".wav"))
     for start in range(0, len(pieces), AT_ONCE):
         yield from made(model, pieces[start : start + AT_ONCE], files[start : start + AT_ONCE])
     yield Part(meta={"finish_reason": "stop"})
@@ -54,7 +54,7 @@ def sound_many(model: Any, requests: Sequence[Request]) -> Iterator[tuple[int, M
     wanted: list[tuple[int, Piece, Path]] = []
     for index, request in enumerate(requests):
         pieces = pieces_of(model, request)
-        wanted += [(index, *pair) for pair in zip(pieces, request.files(len(pieces), ".wav"), strict=True)]
+        wanted += [(index, *pair) for pair in zip(pieces, writable(request.files(len(pieces), ".wav")), strict=True)]
     wanted.sort(key=lambda one: one[1].wish.length)
     parts: dict[int, list[Part]] = {index: [] for index in range(len(requests))}
     counts = {index: sum(one[0] == index for one in wanted) for index in parts}

@@ -22,7 +22,7 @@ from genwright.core.errors import MissingExtra, ModelError, UsageError
 from genwright.core.model import Request
 from genwright.core.packed import PACKED
 from genwright.core.plugin import did_you_mean
-from genwright.media.sound import Sound, log_mel, open_sound
+from genwright.media.sound import Sound, log_mel, open_speech
 
 from .ctranslate2_file import check_whisper, read_ctranslate2
 from .weights import card_folder
@@ -123,7 +123,7 @@ class Listener:
         paths = [p.path for m in request.messages for p in m.parts if p.kind == "audio" and p.path]
         if not paths:
             raise UsageError("There is nothing to listen to: the request holds no sound.", "Give it a sound.")
-        return open_sound(paths[-1]).mono().at(RATE)
+        return open_speech(paths[-1], RATE)
 
     def _segments(self, features: np.ndarray, language: str, how: ListenOptions, warm: float) -> Iterator[Segment]:
         """Window after window. `features` (frames, 80)."""

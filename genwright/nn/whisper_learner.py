@@ -22,7 +22,7 @@ from genwright.core.data import Example
 from genwright.core.errors import GenwrightError, UsageError
 from genwright.core.model import Encoded, Request, Unlearnable
 from genwright.core.things import SILENT, Tell
-from genwright.media.sound import Sound, open_sound
+from genwright.media.sound import Sound, open_sound, open_speech
 from genwright.nn import sampling
 
 from .attention import bare
@@ -210,7 +210,7 @@ class Scribe(EncoderDecoder):
         paths = [p.path for m in request.messages for p in m.parts if p.kind == "audio" and p.path]
         if not paths:
             raise UsageError("There is nothing to listen to: the request holds no sound.", "Give it a sound.")
-        sound = open_sound(paths[-1]).mono().at(RATE)
+        sound = open_speech(paths[-1], RATE)
         return self._begun(self._language(request), how.translate), list(self._windows(sound))
 
     def _windows(self, sound: Sound) -> Iterator[Window]:

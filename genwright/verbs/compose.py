@@ -33,6 +33,7 @@ def compose(
     UsageError for a file that cannot be read and for what cannot be asked.
     """
     from genwright.media.abc import tunes_of
+    from genwright.media.tune_words import facts_in
 
     from .ask import open_answerer
     from .models import pull
@@ -45,6 +46,8 @@ def compose(
     for card in _needed(out, given):
         if not find_card(card).is_here:
             pull(find_card(card), tell=tell)
+    if prompt.strip() and not (melody or facts_in(prompt)):
+        tell.note(f"Nothing in {prompt[:60]!r} names a key, metre, rhythm, region or length, so any tune may come.")
     answerer = open_answerer(model or MODEL, task="text_to_music")
     found: list[dict[str, Any]] = []
     parts: list[Part] = []

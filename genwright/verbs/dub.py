@@ -63,10 +63,12 @@ def dub(
     """
     from genwright.media.mix import Placed, mixed, timeline
     from genwright.media.recitation import hurried
+    from genwright.media.sound import writable
 
     if not 1 <= fastest <= 3:
         raise UsageError(f"`fastest` is {fastest:g}.", "From 1 (never faster) to 3 can be understood.")
     how = mix_options({"lead": 0, "tail": 0, "length": "bed"} | dict(options or {}))
+    writable([out])
     cues = _cues(subtitles)
     said = [cue for cue in cues if _WORD.search(cue["text"])]
     if not said:

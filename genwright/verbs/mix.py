@@ -56,8 +56,10 @@ def mix(
     DataError for a file that is no sound, or longer than half an hour.
     """
     from genwright.media.mix import Placed, mixed, timeline
+    from genwright.media.sound import writable
 
     how = mix_options(options or {})
+    writable([out])
     if not voices:
         raise UsageError("There is nothing to mix.", "Name a sound.")
     sounds, start, placed = [opened(path) for path in voices], 0.0, list[Placed]()

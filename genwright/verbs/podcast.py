@@ -35,9 +35,11 @@ def podcast(
     Raises UsageError and DataError as reading a script and mixing do.
     """
     from genwright.media.mix import mixed, timeline
+    from genwright.media.sound import writable
 
     play = read_script(script)
     how = mix_options(play.head.mix | dict(options or {}))
+    writable([out])
     bed = bed or play.head.bed
     music = opened(bed) if bed else None
     lead = how.lead if music else 0.0  # everything that is said comes so much later

@@ -38,6 +38,12 @@ def test_a_tune_is_written_as_notation(tunes, tmp_path, capsys):
     assert read_tune(found["abc"]).events == read_tune(KESH).events
 
 
+def test_words_that_say_nothing_of_a_tune_are_told(tunes, tmp_path, capsys):
+    for words, told in (("😀", True), ("a jig", False)):
+        assert main(["compose", words, "-o", str(tmp_path / "a.abc"), "--model", tunes, "--seed", "1"]) == 0
+        assert ("any tune may come" in capsys.readouterr().err) == told
+
+
 @pytest.mark.skipif(not find_card("soundfont-gm").is_here, reason="needs `genwright models pull soundfont-gm`")
 def test_a_tune_is_heard(tunes, tmp_path, capsys):
     out = tmp_path / "b.ogg"

@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from genwright.cli.main import main
 from genwright.core import find_card
-from genwright.media.sound import open_sound
+from genwright.media.sound import open_sound, save_sound, sound_of
 from genwright.media.sound_label import read_label
 from genwright.verbs.subtitles import read_subtitles
 
@@ -31,6 +32,9 @@ def test_what_is_spoken_is_written_down_again(tmp_path, capsys):
         main(["transcribe", str(sound), "--json", "--quiet", "--format", "json", "-o", str(tmp_path / "a.json")]) == 0
     )
     found = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    hush = save_sound(sound_of(np.zeros(16_000), 16_000), tmp_path / "hush.wav")
+    assert main(["transcribe", str(hush)]) == 0
+    assert "Nobody speaks" in capsys.readouterr().err
     assert found["language"] == "en"
     assert found["segments"][0]["end"] > 0
 

@@ -135,11 +135,22 @@ def test_options_are_heard(speaker, tmp_path):
     ("", {}, "nothing to say"), ("🙂🙂", {}, "nothing to say"), ("x" * 20_001, {}, "20,001 characters"),
     ("Hello.", {"voice": "anna"}, "Did you mean 'ann'"), ("Hello.", {"speed": 9}, "speed"),
     ("Hello.", {"voice": "ann:x"}, "blend"), ("Hello.", {"language": "fr"}, "language"),
-    ("Hello.", {"volume": 1}, "volume"),
+    ("Hello.", {"volume": 1}, "volume"), ("Hello. Привет, как дела?", {}, "holds 'Привет'"), ("مرحبا", {}, "Latin"),
+    ("こんにちは、世界", {}, "こんにちは"),
 ])  # fmt: skip
 def test_what_cannot_be_said_is_a_clear_error(speaker, words, options, wrong, tmp_path):
     with pytest.raises(UsageError, match=wrong):
         say(speaker, words, tmp_path / "a.wav", **options)
+
+
+def test_single_letters_of_other_scripts_and_accents_are_no_foreign_words(speaker, tmp_path):
+    assert any(part.path for part in say(speaker, "Café Müller sells π and 5 Ω at №1.", tmp_path / "a.wav"))
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_a_word_is_said(speaker, tmp_path, monkeypatch):
+    monkeypatch.setattr(speaker.network, "say", lambda *_: pytest.fail("said"))
+    with pytest.raises(UsageError, match=r"cannot be written as \.m4a"):
+        say(speaker, "One here.", tmp_path / "a.m4a")
 
 
 def test_a_voice_that_does_not_speak_a_language_says_so(speaker, tmp_path):
@@ -288,6 +299,12 @@ def test_what_is_said_in_english_is_heard_and_noise_is_not(tmp_path):
     assert hear(ear, noise)[0] == ""
     with pytest.raises(UsageError, match="language 'xx'"):
         hear(ear, noise, language="xx")
+    said = open_sound(tmp_path / "a.wav").at(8_000)
+    hush = np.zeros((11 * 60 * 8_000, 1), np.float32)
+    late = save_sound(sound_of(np.concatenate([hush, said.samples]), 8_000), tmp_path / "late.flac")
+    text, parts = hear(ear, late, beams=1)
+    assert "lazy dog" in text, "longer than any sound that is learned from, and heard to its end"
+    assert parts[0].meta["segments"][0]["start"] == pytest.approx(660, abs=3)
 
 
 @here("kokoro-82m")
