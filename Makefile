@@ -7,6 +7,8 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2  # processes that test side by side, a thread each
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(strip $(WORKERS)) --dist loadfile
 RECIPE := recipes/text/aws_assistant.yaml
 RUN := runs/aws_assistant
 ASK := "Create an IAM user named Bob"
@@ -25,7 +27,8 @@ demo: setup  ## your data to a served model: the whole product in a few minutes
 test: setup-dev  ## all tests, on real weights too
 	for card in $(CARDS); do $(BIN)/genwright models pull $$card || exit 1; done
 	for card in soundfont-gm speech-prompts-en; do $(BIN)/genwright models pull $$card || true; done  # of Debian's
-	GENWRIGHT_TEST_WEIGHTS=1 $(BIN)/python -m pytest
+	GENWRIGHT_TEST_WEIGHTS=1 $(PYTEST) --ignore tests/server
+	GENWRIGHT_TEST_WEIGHTS=1 $(BIN)/python -m pytest tests/server  # alone: it measures times
 
 clients: setup-dev  ## other people's clients against our server (needs Node 20 for the JavaScript one)
 	tests/clients/run.sh
@@ -33,7 +36,8 @@ clients: setup-dev  ## other people's clients against our server (needs Node 20 
 check: lint types docs quick  ## before every commit; CI runs all of `make test`
 
 quick: setup-dev  ## all tests that need no weights fetched
-	$(BIN)/python -m pytest
+	$(PYTEST) --ignore tests/server
+	$(BIN)/python -m pytest tests/server
 
 lint: setup-dev
 	$(BIN)/ruff format --check .

@@ -29,6 +29,7 @@ from genwright.core import Dataset, Example, Judged, Part, Request, assistant, c
 from genwright.core.home import store
 from genwright.core.model import Unlearnable
 from genwright.media.picture import contact_sheet
+from genwright.nn.svg_lm import packed
 from genwright.verbs.models import open_model
 
 COMMON = {
@@ -113,7 +114,7 @@ def bits_of(model: Any, rows: Sequence[dict[str, Any]], words: Sequence[str]) ->
 
     found = []
     for row, said in zip(rows, words, strict=True):
-        batch = model._packed([{**row, "captions": model.reader([said])}], [0])
+        batch = packed([row], list(model.reader([said])))
         with model.answering(), torch.no_grad():
             chances = model._chances(batch, torch.tensor([not said])).gather(1, batch.targets[:, None])
         found.append((-float(chances.sum()) / math.log(2), len(batch.targets)))

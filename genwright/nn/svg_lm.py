@@ -127,7 +127,7 @@ class SvgLM(Keeping):
             if self.module.training and len(item.sequences) > 1 and float(torch.rand(())) < self.config.turned:
                 row = item.sequences[int(torch.randint(1, len(item.sequences), ()))]
             rows.append(row)
-        return _packed(rows, captions)
+        return packed(rows, captions)
 
     def loss(self, batch: Packed, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy summed over the words, among those that the grammar allows."""
@@ -147,7 +147,7 @@ class SvgLM(Keeping):
         return likelihood_of(examples, self.encode, self._likelihoods)
 
     def _likelihoods(self, rows: Sequence[dict[str, Any]]) -> list[Likelihood]:
-        batch = _packed(rows, [row["captions"][0] for row in rows]).to(self.device)
+        batch = packed(rows, [row["captions"][0] for row in rows]).to(self.device)
         with self.answering():
             told = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
             found = self._chances(batch, told).gather(1, batch.targets[:, None])[:, 0]
@@ -209,7 +209,7 @@ def _before(targets: np.ndarray) -> np.ndarray:
     return np.concatenate([[WORDS], targets[:-1]]).astype(np.int32)
 
 
-def _packed(rows: Sequence[dict[str, Any]], captions: Sequence[np.ndarray]) -> Packed:
+def packed(rows: Sequence[dict[str, Any]], captions: Sequence[np.ndarray]) -> Packed:
     """Drawings end to end, each with its caption and the way that it lies."""
     batch = pack(
         {"tokens": _before(row["targets"]), **{name: row[name] for name in ("targets", *_KNOWN)}} for row in rows

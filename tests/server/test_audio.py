@@ -195,7 +195,7 @@ def test_a_sound_is_translated(ann: Any, spoken: bytes) -> None:
     (encoded(sound_of(np.zeros(100), 8000), ".wav"), {"timestamp_granularities": ["word"]}, 400, "verbose_json"),
     (encoded(sound_of(np.zeros(100), 8000), ".wav"),
      {"timestamp_granularities": ["line"], "response_format": "verbose_json"}, 400, "neither word nor segment"),
-    (encoded(sound_of(np.zeros(8000 * 700), 8000), ".flac"), {}, 413, "longer than 600"),
+    (encoded(sound_of(np.zeros(1000 * 14_500), 1000), ".flac"), {}, 413, "longer than 14,400"),
 ])  # fmt: skip
 def test_what_cannot_be_heard_is_told(ann: Any, file: bytes, more: dict[str, Any], status: int, words: str) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
