@@ -12,7 +12,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(strip $(WORKERS)) --dist
 RECIPE := recipes/text/aws_assistant.yaml
 RUN := runs/aws_assistant
 ASK := "Create an IAM user named Bob"
-CARDS := smollm2-135m-instruct hibari kokoro-82m whisper-base opennsfw upscale-fast efficientnet-lite0 all-minilm-l6-v2 dnsmos emoji
+CARDS := smollm2-135m-instruct hibari kokoro-82m whisper-base opennsfw upscale-fast efficientnet-lite0 all-minilm-l6-v2 dnsmos emoji icons
 
 .PHONY: demo test check quick clients lint types docs setup setup-dev clean lock
 

@@ -10,7 +10,7 @@ Copies: answers nearer to a learned icon than 95 of 100 held-out icons are (`cop
 ask for in two languages, and of the held-out icons' names that were learned. Where the held-out icons are a set that
 the model never saw, that is what another hand draws for the same things.
 
-The sheets are drawn with seeds 0 and 1, and nothing is picked.
+With --sheet only the sheets are made, by one seed, and nothing is picked.
 """
 
 from __future__ import annotations
@@ -46,12 +46,14 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run, whose rows are read")
     parser.add_argument("--model", help="a model or card in place of the run's own")
     parser.add_argument("--sheet", type=Path, help="a folder for the sheets")
+    parser.add_argument("--seed", type=int, default=1, help="of the sheets")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     model: Any = open_model(args.model or str(args.run))
     held_out, train = (list(Dataset.open(args.run / "data" / f"{name}.jsonl")) for name in ("held_out", "train"))
     if args.sheet:
-        sheets(model, held_out, args.sheet)
+        sheets(model, held_out, args.sheet, args.seed)
+        return
     found = {"copies": copies(model, train, held_out), "held out": languages(model, held_out),
              "learned": languages(model, Dataset(train).sample(2000, 0))}  # fmt: skip
     for side, values in found.items():
@@ -129,16 +131,20 @@ def chinese() -> dict[str, str]:
     return {row["label"].lower(): labels[row["hexcode"]] for row in both[0] if row["hexcode"] in labels}
 
 
-def sheets(model: Any, rows: Sequence[Example], folder: Path) -> None:
-    """common.png: 24 prompts in two languages, each twice; held_out.png: true icons and what their names give."""
+def sheets(model: Any, rows: Sequence[Example], folder: Path, seed: int) -> None:
+    """common.png: 24 prompts in English and Chinese, with the names that they were taken for; held_out.png: true icons
+    and what their names give."""
     folder.mkdir(parents=True, exist_ok=True)
-    prompts = [words for pair in COMMON.items() for words in pair for _ in range(2)]
-    common = [drawn(model, words, folder / f"common-{n}.svg", n % 2) for n, words in enumerate(prompts)]
-    said = [words for english in COMMON for words in (english, english, f"{english} (zh)", f"{english} (zh)")]
-    contact_sheet(common, said, folder / "common.png", columns=8)
+    prompts = [words for pair in COMMON.items() for words in pair]
+    common = [drawn(model, words, folder / f"common-{n}.svg", seed) for n, words in enumerate(prompts)]
+    taken = [model.understood(words, 0.6) for words in prompts]
+    said = [
+        f"{english}{zh}: {taken[2 * n + k]}" for n, english in enumerate(COMMON) for k, zh in enumerate(("", " zh"))
+    ]
+    contact_sheet(common, said, folder / "common.png", columns=12)
     some = rows[:: max(1, len(rows) // 40)][:40]
     names = [str(row.meta["concept"]) for row in some]
-    made = [drawn(model, words, folder / f"held_out-{n}.svg", 0) for n, words in enumerate(names)]
+    made = [drawn(model, words, folder / f"held_out-{n}.svg", seed) for n, words in enumerate(names)]
     both = [path for row, path in zip(some, made, strict=True) for path in (row.answer.parts[0].path, path)]
     contact_sheet(
         both, [words for name in names for words in (f"{name} (true)", name)], folder / "held_out.png", columns=8

@@ -60,7 +60,7 @@ class DrawingOptions(Settings):
         ge=1,
         le=AT_ONCE,
         description="Drawings for each that is kept: the one that is likeliest, word by word, and looks most like what "
-        "was asked, where the model knows looks; null is 32 where it does, else 1",
+        "was asked, where the model knows looks; null is 64 where it does, else 1",
     )
     nearest: float = Field(
         0.6,

@@ -26,7 +26,7 @@ from .small_lm import Cache, drawn
 from .svg_options import AT_ONCE, DrawingOptions
 
 _APART = 1_000_003  # between the seeds of candidates
-_CANDIDATES = 32  # where looks are known
+_CANDIDATES = 64  # where looks are known
 
 
 @dataclass(frozen=True)

@@ -117,12 +117,12 @@ def test_it_needs_sentences_and_the_card(tmp_path: Path, monkeypatch: pytest.Mon
         Looks(4).fit(paths, np.eye(5, 4), ["one"] * 5)
 
 
-def test_who_knows_looks_writes_thirty_two_unless_told_otherwise(knowing: SvgLM, tmp_path: Path) -> None:
+def test_who_knows_looks_writes_sixty_four_unless_told_otherwise(knowing: SvgLM, tmp_path: Path) -> None:
     def ease(learner: SvgLM, **options: int) -> list[float]:
         asked = Request(messages=(user("a small circle"),), seed=1, options=options, out=tmp_path / "made.svg")
         return [part.meta["logprob"] for part in learner.generate(asked) if part.path]
 
-    assert ease(knowing) == ease(knowing, candidates=32) != ease(knowing, candidates=1)
+    assert ease(knowing) == ease(knowing, candidates=64) != ease(knowing, candidates=1)
     knowing.config = knowing.config.model_copy(update={"looks": False})
     assert ease(knowing) == ease(knowing, candidates=1)
 
