@@ -19,11 +19,14 @@ from typing import Any
 from genwright.core.errors import DataError, MissingExtra, UsageError
 from genwright.core.run import write_bytes
 
+from . import ffmpeg
+
 # Suffix -> libsndfile's format and subtype for writing.
 WRITES = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".mp3": ("MP3", "MPEG_LAYER_III"),
           ".ogg": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS")}  # fmt: skip
 _SUFFIXES = {"WAV": ".wav", "WAVEX": ".wav", "RF64": ".wav", "FLAC": ".flac", "MP3": ".mp3", "OGG": ".ogg",
-             "AIFF": ".aiff", "AU": ".au", "CAF": ".caf", "W64": ".w64"}  # fmt: skip
+             "AIFF": ".aiff", "AU": ".au", "CAF": ".caf", "W64": ".w64", "MPEG-4": ".m4a", "WebM": ".webm",
+             "AAC": ".aac"}  # fmt: skip
 OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 _MP3_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # kbit/s of MPEG-1 and MPEG-2, layer III
 _MP3_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
@@ -90,8 +93,8 @@ def sound_of(samples: Any, rate: int) -> Sound:
 
 
 def open_sound(source: Path | bytes, *, limits: Limits = LIMITS) -> Sound:
-    """A file's sound as it is. Raises TooLong, or DataError: not there, no sound that libsndfile reads, damaged, empty,
-    or with a rate or a number of channels that cannot be."""
+    """A file's sound as it is. Raises TooLong, or DataError: not there, no sound that libsndfile or ffmpeg reads,
+    damaged, empty, or with a rate or a number of channels that cannot be."""
     import numpy as np
 
     rate, blocks = _decoded(source, limits)
@@ -141,7 +144,8 @@ def _blocks(file: Any, name: str, limits: Limits) -> Iterator[Any]:
 
 
 def sound_facts(source: Path | bytes, *, limits: Limits = LIMITS) -> dict[str, Any]:
-    """{"seconds", "rate", "channels", "suffix"} as the header claims, with the limits checked; nothing is decoded."""
+    """{"seconds", "rate", "channels", "suffix"} as the header claims, with the limits checked; nothing is decoded. What
+    ffmpeg reads has 0 seconds: they are known at the end alone."""
     name = str(source) if isinstance(source, Path) else "The sound"
     with _opened(source, name, limits) as file:
         suffix = ".opus" if file.subtype == "OPUS" else _SUFFIXES.get(file.format, ".wav")
@@ -152,10 +156,11 @@ def sound_facts(source: Path | bytes, *, limits: Limits = LIMITS) -> dict[str, A
 def writable(files: Sequence[Path]) -> Sequence[Path]:
     """The files. Raises UsageError where sound is not written as one's suffix says: to be known before any is made."""
     for suffix in (file.suffix.lower() for file in files):
-        if suffix not in (*WRITES, ".pcm"):
-            raise UsageError(
-                f"Sound cannot be written as {suffix or 'a file without suffix'}.", f"Write one of {', '.join(WRITES)}."
-            )
+        if suffix == ".aac":
+            ffmpeg.needed()
+        elif suffix not in (*WRITES, ".pcm"):
+            raise UsageError(f"Sound cannot be written as {suffix or 'a file without suffix'}.",
+                             f"Write one of {', '.join((*WRITES, '.aac'))}.")  # fmt: skip
     return files
 
 
@@ -170,10 +175,10 @@ def save_sound(sound: Sound, path: Path, *, piece: bool = False) -> Path:
 
 
 def encoded(sound: Sound, suffix: str) -> bytes:
-    """The bytes of a file of that kind: 16 bits (.wav, .flac), .mp3, .ogg (Vorbis), .opus, or bare little-endian 16-bit
-    samples (.pcm). What is louder than full scale is clipped. Opus gets the next rate that it knows.
+    """The bytes of a file of that kind: 16 bits (.wav, .flac), .mp3, .ogg (Vorbis), .opus, .aac, or bare little-endian
+    16-bit samples (.pcm). What is louder than full scale is clipped. Opus gets the next rate that it knows.
 
-    Raises UsageError for another suffix.
+    Raises UsageError for another suffix, and for .aac where there is no ffmpeg.
     """
     import numpy as np
 
@@ -181,6 +186,8 @@ def encoded(sound: Sound, suffix: str) -> bytes:
     if suffix == ".pcm":
         return (np.clip(sound.samples, -1, 1) * 32767).round().astype("<i2").tobytes()
     writable([Path(f"sound{suffix}")])
+    if suffix == ".aac":
+        return ffmpeg.aac(np.clip(sound.samples, -1, 1), sound.rate)
     if suffix == ".opus":
         sound = sound.at(next((rate for rate in OPUS_RATES if rate >= sound.rate), OPUS_RATES[-1]))
     kind, coding = WRITES[suffix]
@@ -290,6 +297,8 @@ def _opened(source: Path | bytes, name: str, limits: Limits) -> Any:
     size = _size(source, name)
     if size > limits.bytes:
         raise TooLong(f"{name} has {size:,} bytes, more than the {limits.bytes:,} that are allowed.", "Cut it.")
+    if kind := ffmpeg.kind_of(source):
+        return _within(ffmpeg.Opened(source, kind, name), name, limits)
     library = _soundfile()
     try:
         file = library.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source))
@@ -298,8 +307,14 @@ def _opened(source: Path | bytes, name: str, limits: Limits) -> Any:
         if "SF_INFO" in said:  # what libsndfile says of a header with a rate, or a number of channels, of 0
             said = "its header claims no samples a second, or no channels"
         raise DataError(
-            f"{name} is no sound that can be read: {said}.", "WAV, FLAC, MP3, OGG, Opus and AIFF are read; convert it."
+            f"{name} is no sound that can be read: {said}.",
+            "WAV, FLAC, MP3, Ogg, Opus and AIFF are read, by ffmpeg M4A, AAC and WebM too; convert it.",
         ) from None
+    return _within(file, name, limits)
+
+
+def _within(file: Any, name: str, limits: Limits) -> Any:
+    """The file; closed, and the error raised, where its header claims more than the limits."""
     try:
         low, high = limits.rates
         if not low <= file.samplerate <= high:

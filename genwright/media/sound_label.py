@@ -1,4 +1,4 @@
-"""A label inside a sound file: a chunk of WAV, an ID3 frame of MP3, a Vorbis comment of FLAC, Ogg and Opus.
+"""A label inside a sound file: a chunk of WAV, an ID3 frame of MP3 and AAC, a Vorbis comment of FLAC, Ogg and Opus.
 
 Samples stay as they are to the last bit. Each file holds one label at most: another takes the place of the first.
 Places and payloads as GB 45438-2025, annex E, has them.
@@ -52,13 +52,16 @@ def _kind(head: bytes) -> str:
         return "flac"
     if head[:4] == b"OggS":
         return "ogg"
-    return "mp3" if head[:3] == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2) else ""
+    is_frame = len(head) > 1 and head[0] == 0xFF and (head[1] & 0xE6 == 0xE2 or head[1] & 0xF6 == 0xF0)  # MP3, AAC
+    return "mp3" if head[:3] == b"ID3" or is_frame else ""
 
 
 def _known(data: bytes, path: Path) -> str:
     kind = _kind(data[:64])
     if not kind:
-        raise DataError(f"{path} is no WAV, MP3, FLAC, Ogg or Opus file.", "Other kinds carry their label beside them.")
+        raise DataError(
+            f"{path} is no WAV, MP3, AAC, FLAC, Ogg or Opus file.", "Other kinds carry their label beside them."
+        )
     return kind
 
 
@@ -88,7 +91,7 @@ def _wav_write(data: bytes, label: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(made)) + b"WAVE" + made
 
 
-# -- MP3 (ID3v2.4) -----------------------------------------------------------------------------------------------------
+# -- MP3 and AAC (ID3v2.4) ---------------------------------------------------------------------------------------------
 
 
 def _synchsafe(number: int) -> bytes:

@@ -18,6 +18,7 @@ from typing import Any
 from genwright.core.errors import DataError, MissingExtra, UsageError
 from genwright.core.home import locked, state
 from genwright.core.run import write_bytes
+from genwright.media import ffmpeg
 
 GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _ORGANISATION = "Genwright, self-made (identity not proven)"
@@ -130,6 +131,8 @@ def kind_of(data: bytes) -> str:
     """The media type by a file's first bytes; empty for one that is not signed here."""
     if data[:4] == b"RIFF":
         return {b"WEBP": "image/webp", b"WAVE": "audio/wav"}.get(data[8:12], "")
+    if ffmpeg.kind_of(data):  # AAC may begin as MP3 does
+        return ""
     is_mp3 = data[:1] == b"\xff" and data[1:2] >= b"\xe0" and data[:3] != b"\xff\xd8\xff"
     heads = {
         b"\x89PNG\r\n\x1a\n": "image/png",

@@ -40,7 +40,7 @@ def test_what_is_spoken_is_written_down_again(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("command", "code", "words"), [
-    (["speak", "🙂"], 2, "nothing to say"), (["speak", "Hi.", "-o", "a.aac"], 2, "cannot be written as .aac"),
+    (["speak", "🙂"], 2, "nothing to say"), (["speak", "Hi.", "-o", "a.wma"], 2, "cannot be written as .wma"),
     (["speak", "Hi.", "--model", "hibari", "--voice", "x"], 2, "no voice 'x'"),
     (["transcribe", "none.wav"], 3, "no file"), (["transcribe", __file__], 3, "no sound"),
 ])  # fmt: skip

@@ -90,7 +90,7 @@ def test_the_command_mixes_and_bad_input_is_told(tmp_path, capsys, monkeypatch):
     assert open_sound(tmp_path / "mix.mp3").seconds == pytest.approx(0.5 + 2.5 + 3, abs=0.1)
     for more, code, words in (
         ([str(tmp_path / "none.wav")], 3, "no file"), ([voice, "--duck", "-1"], 2, "duck"),
-        ([voice, "--option", "dukc=3"], 2, "duck"), ([voice, "-o", str(tmp_path / "a.aac")], 2, "written as .aac"),
+        ([voice, "--option", "dukc=3"], 2, "duck"), ([voice, "-o", str(tmp_path / "a.wma")], 2, "written as .wma"),
         ([voice, "-o", "/proc/none/a.wav"], 2, "cannot be written"), ([__file__], 3, "no sound"),
     ):  # fmt: skip
         assert main(["mix", *more, "--quiet"]) == code, more

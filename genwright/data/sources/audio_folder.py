@@ -15,7 +15,8 @@ from genwright.media.sound import LIMITS
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "manifest.json", "manifest.jsonl", "train_manifest.json")
 _TEXTS = (".txt", ".lab")
-_SOUNDS = ("*.wav", "*.flac", "*.mp3", "*.ogg", "*.opus", "*.aiff", "*.aif", "*.au")
+_SOUNDS = ("*.wav", "*.flac", "*.mp3", "*.ogg", "*.opus", "*.aiff", "*.aif", "*.au", "*.m4a", "*.aac",
+           "*.webm")  # fmt: skip
 _WORDS = ("caption", "text", "transcription", "transcript", "sentence")
 
 

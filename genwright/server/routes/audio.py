@@ -1,7 +1,7 @@
 """/v1/audio: words said aloud, and sounds written down or translated to English.
 
 The names of OpenAI's voices stand for the model's usual one. A stream of speech comes sentence by sentence, as bytes
-that a player can begin with (mp3, wav, pcm) or as events. Other parameters of our own (the client's `extra_body`):
+that a player can begin with (mp3, aac, wav, pcm) or as events. Other parameters of our own (the client's `extra_body`):
 `seed`, `language`, `pause` and `normalise` of speech.
 """
 
@@ -40,8 +40,9 @@ router = APIRouter()
 # OpenAI's voices: here each is the model's usual one.
 USUAL_VOICES = frozenset(("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage",
                           "shimmer", "verse"))  # fmt: skip
-KINDS = {"mp3": "audio/mpeg", "opus": "audio/ogg", "flac": "audio/flac", "wav": "audio/wav", "pcm": "audio/pcm"}
-_BY_SENTENCE = ("mp3", "wav", "pcm")  # files of which pieces make one, one after the other
+KINDS = {"mp3": "audio/mpeg", "opus": "audio/ogg", "aac": "audio/aac", "flac": "audio/flac", "wav": "audio/wav",
+         "pcm": "audio/pcm"}  # fmt: skip
+_BY_SENTENCE = ("mp3", "aac", "wav", "pcm")  # files of which pieces make one, one after the other
 _RATE = 24_000  # frames a second of what is spoken, as OpenAI's pcm has it
 _TOKENS = 1_000  # that an answer is taken for until the model has counted
 _PASSED_OVER = ("instructions",)
@@ -111,12 +112,10 @@ class TranscriptionForm(NewTranscription):
 async def speak(request: Request) -> Response:
     """Say words aloud.
 
-    With `stream_format` audio, mp3, wav and pcm come sentence by sentence while the next is spoken; with sse as events.
+    With `stream_format` audio, mp3, aac, wav and pcm come sentence by sentence while the next is spoken; with sse as
+    events.
     """
     asked = await read_body(request, SpeechRequest, passed_over=_PASSED_OVER)
-    if asked.response_format == "aac":
-        raise Wrong(400, "response_format: AAC is not written here; ask for mp3 or opus.", param="response_format",
-                    code="unsupported_value")  # fmt: skip
     with ExitStack() as stack:
         folder = stack.enter_context(outbox(house_of(request).options.data))
         work = _Speech(Asking.of(request, asked.model), asked, folder)

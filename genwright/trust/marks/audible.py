@@ -29,7 +29,7 @@ class Settings(Options):
 
 def apply(part: Part, provenance: Provenance, settings: Settings) -> Part:
     """The part with the notice in its file, about as loud as the sound itself. Pieces of a stream after the first stay
-    as they are. MP3 keeps the sound's own bytes, WAV and FLAC its samples; Ogg and Opus are coded once more.
+    as they are. MP3 and AAC keep the sound's own bytes, WAV and FLAC its samples; Ogg and Opus are coded once more.
 
     Raises DataError for a file that is no sound.
     """
@@ -54,7 +54,7 @@ def _joined(path: Path, settings: Settings, language: str, *, first: bool) -> by
     silence = sound_of([0.0] * round(settings.gap * own.rate), own.rate)
     order = [notice, silence] if first else [silence, notice]
     channels = [one.samples.repeat(own.channels, axis=1) for one in order]
-    if suffix == ".mp3":  # frames stand by themselves: the sound is not coded again
+    if suffix in (".mp3", ".aac"):  # frames stand by themselves: the sound is not coded again
         added = without_length(encoded(Sound(np.concatenate(channels), own.rate), suffix))
         bare = without_length(path.read_bytes())
         return added + bare if first else bare + added
