@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import shutil
@@ -15,6 +16,10 @@ import torch
 
 from genwright.core.errors import UsageError
 from genwright.core.recipe import Train
+
+# Of mallopt: the trim threshold, padding of the heap, mmap threshold, most mappings. All is kept; as in usual use.
+_KEPT = ((-1, -1), (-2, 1 << 26), (-4, 0))
+_USUAL = ((-1, 1 << 26), (-2, 1 << 17), (-3, 1 << 25), (-4, 65_536))
 
 
 def choose_device(name: str) -> torch.device:
@@ -80,6 +85,24 @@ def compile_module(module: torch.nn.Module, device: torch.device) -> None:
     if device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
         raise UsageError("train.compile needs a C++ compiler, and none was found.", "Install g++, or set it to false.")
     module.compile(dynamic=True)
+
+
+@contextmanager
+def memory_kept() -> Iterator[None]:
+    """Within it freed memory stays with the process, where the C library is glibc: a step takes again what the step
+    before gave back, and the kernel need not clear the same pages anew (mallopt(3)). After it all goes back."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is None or not hasattr(library, "gnu_get_libc_version"):
+        yield
+        return
+    for what, value in _KEPT:
+        library.mallopt(what, value)
+    try:
+        yield
+    finally:
+        for what, value in _USUAL:
+            library.mallopt(what, value)
+        library.malloc_trim(ctypes.c_size_t(0))
 
 
 def peak_memory(device: torch.device) -> int:

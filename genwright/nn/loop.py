@@ -200,7 +200,7 @@ class _Training:
         self.tell.stage("Tuning", total=plan.steps)
         self.tell.advance(progress.step)
         try:
-            with _Interrupts(self.tell) as interrupts, _memory_as_model_error():
+            with _Interrupts(self.tell) as interrupts, _memory_as_model_error(), machine.memory_kept():
                 self._must_agree()
                 if progress.step == 0 and not progress.looks:
                     self._look(trackers)
